@@ -1,0 +1,9 @@
+"""Errors that a user can mend."""
+
+
+class UserError(Exception):
+    """A wrong file, key or value. The message names it and says what to do; tools print it without a traceback."""
+
+
+class WeightsError(UserError):
+    """A weights file that cannot be read, or does not fit the model."""

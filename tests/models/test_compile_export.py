@@ -1,0 +1,77 @@
+"""The backbone goes through every door that leads out of eager mode."""
+import io
+
+import onnxruntime
+import pytest
+import torch
+
+from ..conftest import relative_error, tiny
+
+SHAPES = [(2, 3, 64, 64), (2, 3, 80, 56), (2, 3, 97, 65)]  # the last is a multiple of nothing
+
+
+def assert_equal_outputs(function, model, shapes=SHAPES, tolerance=1e-5):
+    for shape in shapes:
+        x = torch.rand(shape)
+        with torch.no_grad():
+            for a, b in zip(function(x), model(x)):
+                assert a.shape == b.shape
+                assert relative_error(torch.as_tensor(a).float(), b) < tolerance
+
+
+def test_torch_compile_fullgraph_with_changing_sizes():
+    model = tiny().eval()
+    assert_equal_outputs(torch.compile(model, fullgraph=True, backend='aot_eager'), model)
+
+
+def test_torch_compile_inductor_and_training():
+    model, reference = tiny().train(), tiny().train()
+    x = torch.rand(2, 3, 64, 64)
+    for m in (torch.compile(model, fullgraph=True), reference):
+        sum(o.square().mean() for o in m(x)).backward()
+    for (name, a), b in zip(model.named_parameters(), reference.parameters()):
+        assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-5), name
+
+
+def test_torch_export_with_dynamic_height_and_width():
+    model = tiny().eval()
+    dims = {0: torch.export.Dim('batch', min=1), 2: torch.export.Dim('height', min=32),
+            3: torch.export.Dim('width', min=32)}
+    program = torch.export.export(model, (torch.rand(2, 3, 64, 96), ), dynamic_shapes=(dims, ))
+    assert_equal_outputs(program.module(), model, SHAPES + [(1, 3, 33, 129)])
+
+
+def test_torch_jit_trace():
+    model = tiny().eval()
+    traced = torch.jit.trace(model, torch.rand(1, 3, 64, 64))
+    assert_equal_outputs(traced, model)
+
+
+def test_onnx_with_dynamic_sizes_in_onnxruntime():
+    model = tiny().eval()
+    buffer = io.BytesIO()
+    dims = {0: torch.export.Dim('batch', min=1), 2: torch.export.Dim('height', min=32),
+            3: torch.export.Dim('width', min=32)}
+    torch.onnx.export(model, (torch.rand(2, 3, 64, 96), ), dynamo=True, dynamic_shapes=(dims, ),
+                      verbose=False).save(buffer)
+    session = onnxruntime.InferenceSession(buffer.getvalue())
+    name = session.get_inputs()[0].name
+    assert_equal_outputs(lambda x: session.run(None, {name: x.numpy()}), model)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_autocast(dtype, tolerance):
+    model = tiny().eval()
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        reference = model(x)
+        with torch.autocast('cpu', dtype):
+            outs = model(x)
+    for a, b in zip(outs, reference):
+        assert a.isfinite().all()
+        assert relative_error(a.float(), b) < tolerance
+    model.train()
+    with torch.autocast('cpu', dtype):
+        loss = sum(o.float().square().mean() for o in model(x))
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
