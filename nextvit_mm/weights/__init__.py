@@ -1,0 +1,5 @@
+from .init import NextViTPretrained
+from .io import allow_mmengine_checkpoints, read_weights
+from .zoo import list_models
+
+__all__ = ['NextViTPretrained', 'allow_mmengine_checkpoints', 'list_models', 'read_weights']

@@ -1,0 +1,153 @@
+"""Reading weights: from a file or by name, tensors only, with one clear error for what does not work."""
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any, Callable, Mapping, Union
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+
+from ..errors import WeightsError
+from .zoo import HUB_FILE, ZOO
+
+MIRROR_VARIABLE = 'NEXTVIT_MM_WEIGHTS'
+SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin')
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let torch's weights-only unpickler read what MMEngine itself puts into a checkpoint, and nothing else.
+
+    A training checkpoint holds, beside tensors, the log history: ``HistoryBuffer`` objects made of NumPy arrays,
+    numbers, and references to the buffer's own statistics. torch 2.4 is the first with such an allow-list; older
+    versions do not read weights-only unless asked, and MMEngine does not ask.
+    """
+    if not hasattr(torch.serialization, 'add_safe_globals'):
+        return
+    multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
+    dtypes = {type(np.dtype(kind)) for kind in ('float16', 'float32', 'float64', 'int32', 'int64', 'bool')}
+    allowed: list = [HistoryBuffer, np.ndarray, np.dtype, *dtypes]
+    for function in (multiarray._reconstruct, multiarray.scalar):
+        # NumPy 1 and 2 write the same functions under different module names; either may read the other's file.
+        allowed += [(function, f'{module}.{function.__name__}')
+                    for module in ('numpy.core.multiarray', 'numpy._core.multiarray')]
+    allowed += [(_history_statistic, f'{module}.getattr') for module in ('builtins', '__builtin__')]
+    torch.serialization.add_safe_globals(allowed)
+
+
+def _history_statistic(cls: type, name: str) -> Callable:
+    """What stands in for ``getattr`` in a checkpoint: pickle writes ``HistoryBuffer.mean`` as a call of it.
+
+    The real one would let a file reach any attribute of any object.
+    """
+    if cls is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr({cls}, {name!r})')
+    return getattr(cls, name)
+
+
+def read_weights(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
+    """Read one local file: ``.safetensors``, or what ``torch.save`` wrote (zip or legacy), tensors only.
+
+    Raises:
+        WeightsError: No such file, a file that is no checkpoint or is cut short, or one that holds anything but
+            tensors, plain containers and MMEngine's records. Nothing in the file is ever run.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise WeightsError(f'checkpoint not found: {path}')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path, map_location)
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r'GLOBAL (\S+)|allowlisted global (\S+)|`?(\S+\.\S+)`? was not an allowed', str(error))
+        if found is None:
+            raise WeightsError(f'{path} is not a checkpoint, or is damaged ({_first_line(error)})') from None
+        name = next(group for group in found.groups() if group)
+        raise WeightsError(
+            f'{path} holds an object of {name}, which is refused: besides tensors only what MMEngine itself stores '
+            'is read, because any other object could run code when it is loaded. Save the tensors alone: '
+            "torch.save(dict(state_dict=model.state_dict()), 'weights.pth')") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise WeightsError(f'{path} is not a checkpoint, or is damaged ({_first_line(error)})') from None
+
+
+def locate_weights(name: str) -> Path:
+    """The local file of a published classifier, from the mirror or else the Hugging Face hub (cached there).
+
+    The mirror is the folder that the environment variable ``NEXTVIT_MM_WEIGHTS`` names; it holds files such as
+    ``nextvit-small_in1k.safetensors``.
+
+    Raises:
+        WeightsError: An unknown name, a mirror without the file, or a hub that cannot be reached.
+    """
+    if name not in ZOO:
+        raise WeightsError(f'{name!r} is neither a file nor published weights; published are: {", ".join(ZOO)}')
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    if mirror:
+        for suffix in SUFFIXES:
+            if (Path(mirror) / (name + suffix)).is_file():
+                return Path(mirror) / (name + suffix)
+        raise WeightsError(f'{MIRROR_VARIABLE}={mirror} holds no {name} ({" or ".join(SUFFIXES)})')
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise WeightsError(f'{name} lies on the Hugging Face hub: pip install huggingface_hub safetensors') from None
+    try:
+        return Path(hf_hub_download(ZOO[name].hub_repo, HUB_FILE))
+    except Exception as error:  # whatever the hub's client or the network raises, the remedy is the same
+        raise WeightsError(
+            f'{name} could not be fetched from {ZOO[name].hub_repo} on the Hugging Face hub '
+            f'({type(error).__name__}: {_first_line(error)}). Without a network: put the file of that repository as '
+            f'{name}.safetensors into a folder and set {MIRROR_VARIABLE} to it, or name any weights file with '
+            '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or train from scratch with --no-pretrained'
+        ) from None
+
+
+def unwrap(checkpoint: Any, source: str) -> Mapping[str, torch.Tensor]:
+    """The state dict inside a checkpoint: under ``state_dict`` (MMEngine), ``model`` (the authors), or itself.
+
+    Raises:
+        WeightsError: There is none.
+    """
+    if isinstance(checkpoint, Mapping):
+        for key in ('state_dict', 'model'):
+            if isinstance(checkpoint.get(key), Mapping):
+                checkpoint = checkpoint[key]
+                break
+        if checkpoint and all(isinstance(v, torch.Tensor) for v in checkpoint.values()):
+            return checkpoint
+    raise WeightsError(f"{source} holds no state dict, neither under 'state_dict' or 'model' nor by itself")
+
+
+def _read_safetensors(path: Path, map_location: Any) -> Any:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise WeightsError(f'{path}: reading .safetensors needs: pip install safetensors') from None
+    try:
+        state_dict = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f'{path} is not a safetensors file, or is damaged ({_first_line(error)})') from None
+    if map_location not in (None, 'cpu'):
+        state_dict = {name: tensor.to(map_location) for name, tensor in state_dict.items()}
+    return state_dict
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+# MMEngine asks these for every checkpoint: `load_from`, `--resume`, `init_cfg`, `init_detector(...)`.
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    return read_weights(filename, map_location)
+
+
+@CheckpointLoader.register_scheme(prefixes='nextvit-(small|base|large)_[^/]*$')
+def load_from_zoo(filename: str, map_location: Any = None) -> Any:
+    return read_weights(locate_weights(filename), map_location)

@@ -1,0 +1,214 @@
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
+
+from nextvit_mm import NextViT, list_models
+from nextvit_mm.errors import WeightsError
+from nextvit_mm.weights.io import locate_weights, read_weights
+from nextvit_mm.weights.keys import to_ours
+
+from ..conftest import TINY, randomise, tiny
+
+
+def official_names(state_dict, depths):
+    """Our names as the authors write them, from the description of their files (the inverse of what is tested)."""
+    names = {}
+    for name, value in state_dict.items():
+        parts = name.split('.')
+        if parts[0] == 'stages':
+            number = sum(depths[:int(parts[1])]) + int(parts[3])
+            name = '.'.join(['features', str(number), *parts[4:]]).replace('mlp.fc', 'mlp.conv')
+        elif name.startswith('norm3.'):
+            name = name.replace('norm3.', 'norm.')
+        names[name] = value
+    return names
+
+
+DEPTHS = (1, 2, 4, 2)  # of TINY
+
+
+@pytest.fixture
+def classifier():
+    """A published classifier's file in the authors' layout, of the tiny network."""
+    state = official_names(tiny(out_norm='last').state_dict(), DEPTHS)
+    state.update({'proj_head.0.weight': torch.rand(10, 128), 'proj_head.0.bias': torch.rand(10)})
+    return dict(model=state)
+
+
+def initialised(path, **kwargs):
+    model = NextViT(TINY, init_cfg=dict(type='Pretrained', checkpoint=str(path)), **kwargs)
+    model.init_weights()
+    return model
+
+
+@pytest.mark.parametrize('out_norm', ['none', 'last', 'all'])
+def test_an_official_file_loads_whole(classifier, tmp_path, out_norm):
+    torch.save(classifier, tmp_path / 'nextvit.pth')
+    model, source = initialised(tmp_path / 'nextvit.pth', out_norm=out_norm), tiny(out_norm='last').state_dict()
+    own = model.state_dict()
+    for name, tensor in source.items():
+        if name in own:
+            assert torch.equal(own[name], tensor), name
+    added = {n for n in own if n not in source}
+    assert added == ({n for n in own if n.startswith(('norm0', 'norm1', 'norm2'))} if out_norm == 'all' else set())
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.pth', '.bin'])
+def test_a_timm_file_loads_whole(tmp_path, suffix):
+    state = randomise(timm.create_model('nextvit_small')).state_dict()
+    path = tmp_path / f'model{suffix}'
+    safetensors.torch.save_file(state, path) if suffix == '.safetensors' else torch.save(state, path)
+    model = NextViT('small', init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    model.init_weights()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_own_checkpoint_of_a_detector_by_prefix(tmp_path):
+    state = {'backbone.' + k: v for k, v in tiny().state_dict().items()}
+    torch.save(dict(state_dict={**state, 'neck.weight': torch.rand(3)}), tmp_path / 'detector.pth')
+    model = NextViT(TINY, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'detector.pth'),
+                                        prefix='backbone.'))
+    model.init_weights()
+    assert all(torch.equal(v, state['backbone.' + k]) for k, v in model.state_dict().items())
+
+
+def test_fewer_stages_take_their_part(classifier, tmp_path):
+    torch.save(classifier, tmp_path / 'nextvit.pth')
+    assert len(initialised(tmp_path / 'nextvit.pth', out_indices=(1, )).stages) == 2
+
+
+def _wrong_size(state):
+    return official_names(NextViT('small').state_dict(), (3, 4, 10, 3))
+
+
+@pytest.mark.parametrize('spoil, word', [
+    (_wrong_size, 'of another shape'),
+    (lambda state: {k: v for k, v in state.items() if k != 'stem.0.conv.weight'}, '1 missing in the file'),
+    (lambda state: {**state, 'features.3.mlp.bias': torch.rand(3)}, '1 not in the model'),
+    (lambda state: {'layer1.0.conv1.weight': torch.rand(3)}, 'missing in the file'),
+])
+def test_a_file_that_does_not_fit_stops_and_changes_nothing(classifier, tmp_path, spoil, word):
+    torch.save(dict(model=spoil(classifier['model'])), tmp_path / 'nextvit.pth')
+    model = NextViT(TINY, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'nextvit.pth')))
+    before = model.stem[1].conv.weight.clone()
+    with pytest.raises(WeightsError, match=word) as error:
+        model.init_weights()
+    assert 'nextvit.pth' in str(error.value)
+    assert torch.equal(before, model.stem[1].conv.weight)
+
+
+def test_names_are_invertible():
+    names = list(NextViT('base', out_norm='last').state_dict())
+    state = {name: i for i, name in enumerate(names)}
+    assert to_ours(official_names(state, (3, 4, 20, 3)), (3, 4, 20, 3)) == state
+
+
+class Bomb:
+    def __reduce__(self):
+        import os
+        return os.system, ('touch exploded', )
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+def test_an_object_in_a_file_is_refused_by_name_and_never_run(tmp_path, monkeypatch, legacy):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict=dict(a=torch.rand(2)), meta=Bomb()), 'bomb.pth',
+               _use_new_zipfile_serialization=not legacy)
+    for load in (read_weights, lambda p: load_checkpoint(torch.nn.Linear(1, 1), p)):
+        with pytest.raises(WeightsError, match=r'bomb\.pth holds an object of \S*system'):
+            load('bomb.pth')
+    assert not (tmp_path / 'exploded').exists()
+
+
+def test_what_mmengine_stores_is_read(tmp_path):
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    stored = dict(state_dict=dict(w=torch.rand(2)), message_hub=dict(
+        log_scalars={'train/loss': history}, runtime_info=dict(iter=3, lr=np.float64(0.1), a=np.arange(3))))
+    torch.save(stored, tmp_path / 'epoch_1.pth')
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_1.pth'))
+    assert loaded['message_hub']['log_scalars']['train/loss'].mean() == 1.5
+    assert loaded['message_hub']['runtime_info']['lr'] == 0.1
+
+
+class Getattr:
+    """Pickles as getattr(HistoryBuffer, '__init__'), the first step towards everything."""
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, '__init__')
+
+
+def test_getattr_reaches_nothing_but_the_history_statistics(tmp_path):
+    torch.save(dict(meta=Getattr()), tmp_path / 'x.pth')
+    with pytest.raises(WeightsError, match='getattr'):
+        read_weights(tmp_path / 'x.pth')
+
+
+def test_a_checkpoint_of_the_other_numpy_is_read(tmp_path):
+    """NumPy 1 wrote numpy.core.multiarray, NumPy 2 writes numpy._core.multiarray."""
+    ours = b'numpy._core.multiarray' if int(np.__version__.split('.')[0]) > 1 else b'numpy.core.multiarray'
+    other = b'numpy.core.multiarray' if ours.startswith(b'numpy._') else b'numpy._core.multiarray'
+    torch.save(dict(a=np.arange(3)), tmp_path / 'a.pth', _use_new_zipfile_serialization=False, pickle_protocol=2)
+    content = (tmp_path / 'a.pth').read_bytes()
+    assert ours in content
+    (tmp_path / 'b.pth').write_bytes(content.replace(ours, other))
+    assert read_weights(tmp_path / 'b.pth')['a'].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize('content', [b'', b'not a checkpoint', b'PK\x03\x04 cut', pickle.dumps(3)])
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_a_damaged_file_is_one_error(tmp_path, content, suffix):
+    path = tmp_path / f'x{suffix}'
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match='x' + suffix):
+        read_weights(path)
+
+
+def test_a_file_cut_short_is_one_error(tmp_path, classifier):
+    torch.save(classifier, tmp_path / 'x.pth')
+    content = (tmp_path / 'x.pth').read_bytes()
+    for share in (0.1, 0.5, 0.99):
+        (tmp_path / 'x.pth').write_bytes(content[:int(share * len(content))])
+        with pytest.raises(WeightsError, match='x.pth'):
+            read_weights(tmp_path / 'x.pth')
+
+
+def test_a_missing_file_and_an_empty_one(tmp_path):
+    with pytest.raises(WeightsError, match='checkpoint not found: .*gone.pth'):
+        read_weights(tmp_path / 'gone.pth')
+    torch.save(dict(epoch=3), tmp_path / 'x.pth')
+    with pytest.raises(WeightsError, match='holds no state dict'):
+        initialised(tmp_path / 'x.pth')
+
+
+def test_published_names_and_the_mirror(tmp_path, monkeypatch):
+    assert len(list_models()) == 12 and 'nextvit-small_in1k' in list_models()
+    monkeypatch.setenv('NEXTVIT_MM_WEIGHTS', str(tmp_path))
+    with pytest.raises(WeightsError, match='holds no nextvit-small_in1k'):
+        locate_weights('nextvit-small_in1k')
+    state = randomise(timm.create_model('nextvit_small')).state_dict()
+    safetensors.torch.save_file(state, tmp_path / 'nextvit-small_in1k.safetensors')
+    model = NextViT('small', init_cfg=dict(type='Pretrained', checkpoint='nextvit-small_in1k'))
+    model.init_weights()
+    assert torch.equal(model.stem[0].conv.weight, state['stem.0.conv.weight'])
+    with pytest.raises(WeightsError, match='nextvit-tiny_in1k'):
+        locate_weights('nextvit-tiny_in1k')
+
+
+def test_a_hub_out_of_reach_says_what_to_do(tmp_path):
+    """In a process of its own: the hub's client reads its settings when it is imported."""
+    code = ('from nextvit_mm.weights.io import locate_weights\n'
+            'try:\n    locate_weights("nextvit-small_in1k")\nexcept Exception as e:\n    print(type(e).__name__, e)')
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={
+        **os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path)})
+    assert result.stdout.startswith('WeightsError nextvit-small_in1k could not be fetched'), result.stderr
+    assert 'NEXTVIT_MM_WEIGHTS' in result.stdout and '--no-pretrained' in result.stdout
