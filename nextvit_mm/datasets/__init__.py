@@ -1,0 +1,3 @@
+from .digits import DigitsConfig, make_digits
+
+__all__ = ['DigitsConfig', 'make_digits']

@@ -1,0 +1,24 @@
+"""Make the demo data set: handwritten digits on photographs, in COCO's and in ADE20K's layout."""
+import argparse
+from dataclasses import fields
+
+from nextvit_mm.datasets import DigitsConfig, make_digits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('out_dir', nargs='?', default='data/digits', help='folder to write')
+    for field in fields(DigitsConfig):
+        parser.add_argument(f'--{field.name.replace("_", "-")}', type=field.type, default=field.default,
+                            help=f'see DigitsConfig.{field.name}')
+    args = vars(parser.parse_args())
+    out_dir = args.pop('out_dir')
+    try:
+        made = make_digits(out_dir, DigitsConfig(**args))
+    except (ValueError, FileExistsError) as error:
+        parser.exit(2, f'{parser.prog}: {error}\n')
+    print(f'{out_dir}: {"made" if made else "already there, made with the same settings"}')
+
+
+if __name__ == '__main__':
+    main()
