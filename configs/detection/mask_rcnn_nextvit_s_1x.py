@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/mask_rcnn_nextvit.py',
+    '../_base_/schedules/adamw_1x.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    'mmdet::_base_/default_runtime.py',
+]
