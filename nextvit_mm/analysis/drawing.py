@@ -1,0 +1,120 @@
+"""Pictures of a run: its losses, and its predictions beside the ground truth."""
+import json
+from pathlib import Path
+from typing import Dict, List, Sequence, Tuple, Union
+
+import numpy as np
+
+from ..errors import UserError
+
+
+def read_scalars(work_dir: Union[str, Path]) -> Tuple[List[dict], List[dict]]:
+    """The logged training and validation records of a run, resumed parts included, in the order of steps.
+
+    Returns:
+        tuple[list[dict], list[dict]]: Records with ``loss`` (and ``iter``), and records of metrics (and ``step``).
+
+    Raises:
+        UserError: The folder holds no log.
+    """
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not files:
+        raise UserError(f'{work_dir} holds no log of a run (*/vis_data/scalars.json)')
+    train: Dict[int, dict] = {}
+    val: Dict[int, dict] = {}
+    for file in files:  # sorted by time of start: what a resumed run did again replaces what was done before
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            if 'loss' in record:
+                train[record['iter']] = record
+            else:
+                val[record['step']] = record
+    return [train[i] for i in sorted(train)], [val[i] for i in sorted(val)]
+
+
+def draw_losses(work_dir: Union[str, Path], out_file: Union[str, Path]) -> None:
+    """Plot every loss and the learning rate of a run against the iteration, as PNG."""
+    train, _ = read_scalars(work_dir)
+    plt = _pyplot()
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 7), sharex=True, height_ratios=(4, 1))
+    iterations = [record['iter'] for record in train]
+    names = sorted({key for record in train for key in record if 'loss' in key}, key=lambda n: (n != 'loss', n))
+    for name in names:
+        values = [record.get(name, np.nan) for record in train]
+        top.plot(iterations, values, label=name, linewidth=2 if name == 'loss' else 1,
+                 color='black' if name == 'loss' else None)
+    top.set(ylabel='loss', yscale='log', title=f'Training losses of {Path(work_dir).name}')
+    top.grid(alpha=0.3)
+    top.legend()
+    bottom.plot(iterations, [record['lr'] for record in train], color='tab:gray')
+    bottom.set(xlabel='iteration', ylabel='learning rate')
+    bottom.grid(alpha=0.3)
+    _save(figure, out_file)
+
+
+def draw_detections(images: Sequence[np.ndarray], truths: Sequence[dict], predictions: Sequence[dict],
+                    classes: Sequence[str], out_file: Union[str, Path], columns: int = 4) -> None:
+    """Draw pairs, ground truth on the left and prediction on the right, as one PNG.
+
+    Args:
+        images: RGB pictures, (H, W, 3) uint8.
+        truths: One dict a picture: ``boxes`` (n, 4) as x1, y1, x2, y2 in pixels, ``labels`` (n,), ``masks``
+            (n, H, W) bool.
+        predictions: The same and ``scores`` (n,) in [0, 1].
+        classes: Names of the labels.
+        out_file: The PNG.
+        columns: Pairs in a row.
+    """
+    plt = _pyplot()
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 2.75 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis('off')
+    for axis, image, truth, prediction in zip(axes.flat, images, truths, predictions):
+        width = image.shape[1]
+        gap = np.full((image.shape[0], max(width // 40, 2), 3), 255, np.uint8)
+        pair = [_with_masks(image, instances['masks'], instances['labels']) for instances in (truth, prediction)]
+        axis.imshow(np.concatenate([pair[0], gap, pair[1]], axis=1))
+        axis.set_title('ground truth                    prediction', fontsize=10)
+        for instances, offset in ((truth, 0), (prediction, width + gap.shape[1])):
+            _draw_boxes(axis, instances, classes, offset)
+    _save(figure, out_file)
+
+
+def _draw_boxes(axis, instances: dict, classes: Sequence[str], offset: float) -> None:
+    plt = _pyplot()
+    scores = instances.get('scores', [None] * len(instances['labels']))
+    for (x1, y1, x2, y2), label, score in zip(instances['boxes'], instances['labels'], scores):
+        colour = _colour(label)
+        axis.add_patch(plt.Rectangle((x1 + offset, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=1.5))
+        text = classes[label] + ('' if score is None else f' {score:.2f}')
+        axis.text(x1 + offset, y1, text, fontsize=9, color='white', va='bottom', clip_on=True,
+                  bbox=dict(facecolor=colour, edgecolor='none', pad=1))
+
+
+def _with_masks(image: np.ndarray, masks: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    image = image.astype(float)
+    for mask, label in zip(masks, labels):
+        image[mask] = 0.45 * image[mask] + 0.55 * 255 * np.asarray(_colour(label))
+    return image.round().astype(np.uint8)
+
+
+def _colour(label: int) -> Tuple[float, ...]:
+    return _pyplot().get_cmap('tab10')(int(label) % 10)[:3]
+
+
+def _pyplot():
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError('drawing needs matplotlib: pip install matplotlib') from None
+    matplotlib.use('Agg')  # no screen
+    import matplotlib.pyplot as plt
+    return plt
+
+
+def _save(figure, out_file: Union[str, Path]) -> None:
+    Path(out_file).parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(out_file, dpi=110)
+    _pyplot().close(figure)

@@ -1,0 +1,146 @@
+"""What the command line changes in an MM config, each as a function from config to config (in place)."""
+import os
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, Optional
+
+from mmengine.config import Config
+from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
+from mmengine.logging import print_log
+
+from ..errors import UserError
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
+
+
+def load_config(path: str, options: Optional[dict] = None) -> Config:
+    """Read a config and merge ``--cfg-options`` into it.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f'config not found: {path}')
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(options or {})
+    return cfg
+
+
+def set_work_dir(cfg: Config, work_dir: Optional[str]) -> None:
+    """The folder for logs and checkpoints: the flag, else the config's own, else ``work_dirs/<config name>``."""
+    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(cfg.filename).stem)
+
+
+def leaf_datasets(dataset: dict) -> Iterator[dict]:
+    """The datasets that read files, below wrappers such as RepeatDataset and ConcatDataset."""
+    inner = dataset.get('datasets', dataset.get('dataset'))
+    if inner is None:
+        yield dataset
+    else:
+        for item in inner if isinstance(inner, (list, tuple)) else [inner]:
+            yield from leaf_datasets(item)
+
+
+def set_data_root(cfg: Config, data_root: str) -> None:
+    """Point every dataset, and every evaluator that reads the same files, at another copy of the data.
+
+    Raises:
+        UserError: No dataset of the config has a ``data_root``.
+    """
+    old_roots: List[str] = []
+    for name in LOADERS:
+        loader = cfg.get(name) or {}
+        for dataset in leaf_datasets(loader['dataset']) if 'dataset' in loader else ():
+            if dataset.get('data_root'):
+                old_roots.append(dataset.data_root)
+                dataset.data_root = data_root
+    if not old_roots:
+        raise UserError(f'{cfg.filename} has no dataset with a data_root, so --data-root has nothing to point at')
+    for name in EVALUATORS:
+        if cfg.get(name):
+            cfg[name] = _map_strings(cfg[name], lambda s: _move(s, old_roots, data_root))
+
+
+def train_from_scratch(cfg: Config) -> None:
+    """Drop pretrained weights, and with them what only makes sense on top of them: frozen stages, BN in eval mode."""
+    cfg.load_from = None
+    backbone = _backbone(cfg)
+    changes = dict(init_cfg=None, frozen_stages=-1, norm_eval=False)
+    for key, value in changes.items():
+        if key == 'init_cfg' or key in backbone:
+            backbone[key] = value
+    print_log('training from scratch: no pretrained weights, no frozen stage, every BN learns', 'current')
+
+
+def use_amp(cfg: Config) -> None:
+    """Automatic mixed precision, as MM's ``--amp``; a config that has it already keeps its own loss scale."""
+    if cfg.optim_wrapper.get('type', 'OptimWrapper') == 'AmpOptimWrapper':
+        return
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.loss_scale = 'dynamic'
+
+
+def drop_amp_without_accelerator(cfg: Config) -> None:
+    """Train in float32 where there is no GPU for mixed precision, and say so; MMEngine would refuse to start."""
+    if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper' or any(
+            available() for available in (is_cuda_available, is_npu_available, is_mlu_available, is_musa_available)):
+        return
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):
+        cfg.optim_wrapper.pop(key, None)
+    print_log('no GPU: training in float32 on the CPU instead of mixed precision', 'current')
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Scale the rate with the batch, from the config's ``auto_scale_lr.base_batch_size``.
+
+    Raises:
+        UserError: The config does not say for which batch its rate is.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UserError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which {cfg.filename} does not have')
+    cfg.auto_scale_lr.enable = True
+
+
+def draw_predictions(cfg: Config, show_dir: str) -> None:
+    """Have the config's visualization hook write a picture of every test image's prediction below ``show_dir``.
+
+    Raises:
+        UserError: The config has no ``default_hooks.visualization``.
+    """
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise UserError(f'--show-dir needs default_hooks.visualization, which {cfg.filename} does not have')
+    # Absolute, because MMDetection's hook would join a relative path to the work dir anew at every image.
+    show_dir = os.path.abspath(show_dir)
+    if 'Det' in hook['type']:
+        hook.update(draw=True, test_out_dir=show_dir)
+    elif 'Seg' in hook['type']:
+        hook.update(draw=True, interval=1)
+        cfg.visualizer.save_dir = show_dir
+    else:  # MMPretrain
+        hook.update(enable=True, interval=1, out_dir=show_dir)
+
+
+def _backbone(cfg: Config) -> dict:
+    model = cfg.get('model', {})
+    if 'backbone' not in model:
+        raise UserError(f'{cfg.filename} has no model.backbone')
+    return model.backbone
+
+
+def _map_strings(value: Any, function: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return function(value)
+    if isinstance(value, dict):
+        return type(value)({k: _map_strings(v, function) for k, v in value.items()})
+    if isinstance(value, (list, tuple)):
+        return type(value)(_map_strings(v, function) for v in value)
+    return value
+
+
+def _move(path: str, old_roots: List[str], new_root: str) -> str:
+    for old in old_roots:
+        if path.startswith(os.path.join(old, '')):
+            return os.path.join(new_root, os.path.relpath(path, old))
+    return path

@@ -1,0 +1,153 @@
+"""Training and testing: from a config and the flags of the command line to a finished run."""
+import argparse
+import os
+import sys
+from typing import Callable, Optional
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ..errors import UserError
+from . import config as cfgs
+from .preflight import check_checkpoint, check_data
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that training and testing share."""
+    parser.add_argument('--work-dir', metavar='DIR', help='folder for logs and checkpoints '
+                        '(default: the config\'s, or work_dirs/<config name>)')
+    parser.add_argument('--data-root', metavar='DIR', help='folder of the data, instead of the config\'s, for every '
+                        'dataset and evaluator')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='override settings of the config, such as train_dataloader.batch_size=4; lists as '
+                        'key="[a,b]" or key=a,b')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
+                        help='how the processes of a distributed run were started')
+    # torchrun sets LOCAL_RANK; torch.distributed.launch passes the flag instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
+    """Parse and run a tool; an error that the user can mend is printed as it is, with exit status 2."""
+    args = vars(parser.parse_args())
+    os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank', 0)))
+    try:
+        command(**args)
+    except UserError as error:
+        sys.stdout.flush()
+        print(f'{parser.prog}: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
+def train(config: str,
+          work_dir: Optional[str] = None,
+          data_root: Optional[str] = None,
+          cfg_options: Optional[dict] = None,
+          launcher: str = 'none',
+          resume: Optional[str] = None,
+          no_pretrained: bool = False,
+          amp: bool = False,
+          auto_scale_lr: bool = False,
+          seed: Optional[int] = None) -> Runner:
+    """Train; the arguments are the flags of ``tools/train.py``.
+
+    Args:
+        config: Config file.
+        work_dir: Folder for logs and checkpoints. Default: the config's, or ``work_dirs/<config name>``.
+        data_root: Folder of the data, instead of the config's.
+        cfg_options: Dotted keys and values merged into the config.
+        launcher: ``'none'``, or what started the processes of a distributed run.
+        resume: A checkpoint to go on from, or ``'auto'`` for the latest one of the work dir, if any.
+        no_pretrained: Train from scratch, with nothing frozen.
+        amp: Automatic mixed precision.
+        auto_scale_lr: Scale the rate with the batch size.
+        seed: Seed of Python, NumPy and torch. Default: the config's, or a random one, which is logged.
+
+    Returns:
+        Runner: After the last iteration.
+
+    Raises:
+        UserError: Config, data or checkpoint is missing or does not fit.
+    """
+    cfg = _prepare(config, work_dir, data_root, cfg_options, launcher)
+    if amp:
+        cfgs.use_amp(cfg)
+    if auto_scale_lr:
+        cfgs.use_auto_scale_lr(cfg)
+    if no_pretrained:
+        cfgs.train_from_scratch(cfg)
+    if seed is not None:
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else resume
+    check_data(cfg, ('train', 'val'))
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from)
+    cfgs.drop_amp_without_accelerator(cfg)
+    runner = _build_runner(cfg)
+    runner.train()
+    return runner
+
+
+def test(config: str,
+         checkpoint: str,
+         work_dir: Optional[str] = None,
+         data_root: Optional[str] = None,
+         cfg_options: Optional[dict] = None,
+         launcher: str = 'none',
+         out: Optional[str] = None,
+         show_dir: Optional[str] = None) -> dict:
+    """Evaluate a checkpoint; the arguments are the flags of ``tools/test.py``.
+
+    Args:
+        config, work_dir, data_root, cfg_options, launcher: As in :func:`train`.
+        checkpoint: The weights.
+        out: ``.pkl`` file for all predictions.
+        show_dir: Folder for a picture of every prediction.
+
+    Returns:
+        dict: Metrics by name.
+
+    Raises:
+        UserError: Config, data or checkpoint is missing or does not fit.
+    """
+    cfg = _prepare(config, work_dir, data_root, cfg_options, launcher)
+    if out and not out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out {out} must end in .pkl or .pickle')
+    cfg.load_from = checkpoint
+    check_data(cfg, ('test', ))
+    check_checkpoint(checkpoint)
+    if show_dir:
+        cfgs.draw_predictions(cfg, show_dir)
+    # The checkpoint holds every weight, so those that training started from are not looked for.
+    if 'backbone' in cfg.model:
+        cfg.model.backbone.init_cfg = None
+    runner = _build_runner(cfg)
+    if out:
+        runner.test_evaluator.metrics.append(_dump_metric(cfg, out))
+    return runner.test()
+
+
+def _prepare(config: str, work_dir: Optional[str], data_root: Optional[str], cfg_options: Optional[dict],
+             launcher: str) -> Config:
+    cfg = cfgs.load_config(config, cfg_options)
+    cfg.launcher = launcher
+    cfgs.set_work_dir(cfg, work_dir)
+    if data_root:
+        cfgs.set_data_root(cfg, data_root)
+    return cfg
+
+
+def _build_runner(cfg: Config) -> Runner:
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _dump_metric(cfg: Config, out: str):
+    """A metric that writes all predictions to a pickle; detectors' masks run-length encoded."""
+    if cfg.get('default_scope') == 'mmdet':
+        from mmdet.evaluation import DumpDetResults
+        return DumpDetResults(out_file_path=out)
+    from mmengine.evaluator import DumpResults
+    return DumpResults(out_file_path=out)

@@ -1,0 +1,81 @@
+"""What a run needs, looked for before anything is built."""
+import os
+from typing import Iterator, List, Sequence, Tuple
+
+from mmengine.config import Config
+
+from ..errors import UserError
+from .config import leaf_datasets
+
+
+def check_data(cfg: Config, splits: Sequence[str]) -> None:
+    """See that the files and folders of the datasets and evaluators of ``splits`` exist.
+
+    Args:
+        cfg: The config that will run.
+        splits: Of ``'train'``, ``'val'``, ``'test'``.
+
+    Raises:
+        UserError: Something is missing; the message shows the whole layout and what of it is there.
+    """
+    roots: List[str] = []
+    needed: List[str] = []
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader') or {}
+        for dataset in leaf_datasets(loader['dataset']) if 'dataset' in loader else ():
+            if dataset.get('backend_args'):  # not on this disk
+                continue
+            root, paths = _needs(dataset)
+            roots += [root] if root and root not in roots else []
+            needed += [path for path in paths if path not in needed]
+        evaluators = cfg.get(f'{split}_evaluator') or []
+        for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+            path = evaluator.get('ann_file')
+            if path and not evaluator.get('backend_args') and path not in needed:
+                needed.append(path)
+    if all(os.path.exists(path) for path in roots + needed):
+        return
+    raise UserError('\n'.join([
+        f'the data for {cfg.filename} is not complete:', *_tree(roots, needed),
+        'Give the folder that holds it with --data-root DIR'
+        + (f', or link it:  ln -s DIR {roots[0].rstrip("/")}' if len(roots) == 1 else '')
+    ]))
+
+
+def check_checkpoint(path: str) -> None:
+    """See that a checkpoint given as a local path exists (names with a scheme are left to their loaders).
+
+    Raises:
+        UserError: It does not.
+    """
+    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+        raise UserError(f'checkpoint not found: {path}')
+
+
+def _needs(dataset: dict) -> Tuple[str, List[str]]:
+    """The root of one dataset, and the paths below it that it reads; the last character of a folder is ``/``."""
+    root = dataset.get('data_root') or ''
+    prefix = dataset.get('data_prefix') or {}
+    if isinstance(prefix, str):
+        prefix = dict(img=prefix)
+    if not prefix and dataset.get('split'):  # MMPretrain's ImageNet
+        prefix = dict(img=dataset['split'])
+    paths = [dataset['ann_file']] if dataset.get('ann_file') else []
+    paths += [os.path.join(folder, '') for folder in prefix.values() if folder]
+    return root, [os.path.join(root, path) for path in paths]
+
+
+def _tree(roots: List[str], needed: List[str]) -> Iterator[str]:
+    rest = list(needed)
+    for root in roots:
+        below = [path for path in rest if path.startswith(os.path.join(root, ''))]
+        rest = [path for path in rest if path not in below]
+        yield _line(root, os.path.join(root, ''))
+        for path in below:
+            yield _line(path, ('└── ' if path == below[-1] else '├── ') + path[len(os.path.join(root, '')):])
+    for path in rest:
+        yield _line(path, path)
+
+
+def _line(path: str, text: str) -> str:
+    return f'  {text:<56} {"found" if os.path.exists(path) else "MISSING"}'

@@ -1,0 +1,76 @@
+"""Helpers that several test files share."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nextvit_mm import NextViT
+from nextvit_mm.datasets import DigitsConfig, make_digits
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get('NEXTVIT_MM_SHARED', ROOT.parent / 'shared'))  # real samples and published curves
+DETECTOR = str(ROOT / 'configs' / 'detection' / 'mask_rcnn_nextvit_s_1x.py')
+DEMO = str(ROOT / 'configs' / 'demo' / 'mask_rcnn_nextvit_s_digits.py')
+
+# One stage-1 NCB, and a group of NCB and NTB in each other stage: every kind of layer, a twentieth of the work.
+TINY = dict(
+    stem_channels=(16, 8, 16),
+    stages=[
+        dict(num_ncb=1, num_ntb=0, ncb_channels=32, sr_ratio=8, head_dim=16),
+        dict(num_ncb=1, num_ntb=1, ncb_channels=32, ntb_channels=64, sr_ratio=4, head_dim=16),
+        dict(num_ncb=1, num_ntb=1, repeats=2, ncb_channels=64, ntb_channels=128, sr_ratio=2, head_dim=16),
+        dict(num_ncb=1, num_ntb=1, ncb_channels=96, ntb_channels=128, sr_ratio=1, head_dim=16),
+    ])
+
+
+def shared(*parts: str) -> Path:
+    """A path in the folder of reference material beside the project; skips the test where it is absent."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f'{path} is not here: reference data lie outside the repository')
+    return path
+
+
+def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Random weights, and BN whose statistics and affine parameters are far from the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            torch.nn.init.normal_(module.bias, 0, 0.2, generator=generator)
+        elif isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            torch.nn.init.kaiming_normal_(module.weight, generator=generator)
+            if module.bias is not None:
+                torch.nn.init.normal_(module.bias, 0, 0.1, generator=generator)
+    return model
+
+
+def tiny(**kwargs) -> NextViT:
+    return randomise(NextViT(TINY, **kwargs))
+
+
+def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+def run_tool(*args, cwd=ROOT, check=True, **env) -> subprocess.CompletedProcess:
+    """Run a file of tools/ as a user would."""
+    result = subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env={**os.environ, **env},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if check and result.returncode:
+        raise AssertionError(f'{args} ended with {result.returncode}:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}')
+    return result
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory) -> Path:
+    """A handful of the demo's pictures: 8 for training, 4 for validation."""
+    folder = tmp_path_factory.mktemp('data') / 'digits'
+    make_digits(folder, DigitsConfig(train=8, val=4, size=64))
+    return folder

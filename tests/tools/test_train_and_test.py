@@ -1,0 +1,210 @@
+"""tools/train.py and tools/test.py as a user runs them: train, die, resume, evaluate, draw."""
+import json
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nextvit_mm.analysis import read_scalars
+
+from ..conftest import DEMO, DETECTOR, ROOT, run_tool, shared
+
+TRAIN, TEST = ROOT / 'tools' / 'train.py', ROOT / 'tools' / 'test.py'
+TWO_EPOCHS = ['train_cfg.max_epochs=3', 'train_cfg.val_interval=3', 'default_hooks.logger.interval=1',
+              'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
+              'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
+              'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
+
+
+def small(loader, size, pictures):
+    """The config's pipeline at a fraction of its size, on a few pictures."""
+    resize = 2 if loader == 'train' else 1
+    return [f'{loader}_dataloader.dataset.pipeline.{resize}.scale={size}',
+            f'{loader}_dataloader.dataset.indices={pictures}']
+
+
+def digits_case(folder):
+    return DEMO, str(folder / 'coco'), TWO_EPOCHS
+
+
+def coco_case():
+    """The unchanged 1x config on real pictures, except for their size."""
+    options = [o for loader, n in (('train', 8), ('val', 2), ('test', 2)) for o in small(loader, '(160,96)', n)]
+    return DETECTOR, str(shared('data', 'coco_tiny')), TWO_EPOCHS + options
+
+
+def train_command(case, work_dir, *flags):
+    config, data_root, options = case
+    return [TRAIN, config, '--data-root', data_root, '--work-dir', work_dir, '--no-pretrained', '--seed', 1, *flags,
+            '--cfg-options', *options]
+
+
+def kill_after_first_epoch(command, work_dir):
+    """Start training, and kill -9 it when the first checkpoint is written."""
+    with open(work_dir.parent / 'log', 'w') as log:
+        process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 240
+            while not (work_dir / 'last_checkpoint').is_file():
+                assert process.poll() is None and time.monotonic() < deadline, (work_dir.parent / 'log').read_text()
+                time.sleep(0.02)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+@pytest.mark.parametrize('name', ['digits', 'coco'])
+def test_train_die_resume_evaluate_draw(name, digits, tmp_path):
+    case = digits_case(digits) if name == 'digits' else coco_case()
+    work_dir, whole = tmp_path / 'killed', tmp_path / 'whole'
+    run_tool(*train_command(case, whole))
+    kill_after_first_epoch(train_command(case, work_dir), work_dir)
+    resumed = run_tool(*train_command(case, work_dir, '--resume'))
+    assert 'resumed epoch: 1' in resumed.stdout + resumed.stderr
+
+    expected, actual = (read_scalars(folder)[0] for folder in (whole, work_dir))
+    first = expected[0]['iter']
+    assert [r['iter'] for r in actual] == [r['iter'] for r in expected] and first == 1
+    assert [r['lr'] for r in actual] == pytest.approx([r['lr'] for r in expected])
+    assert all(math.isfinite(r['loss']) for r in actual)
+    # The optimizer's moments came back too: after the same number of steps they have the same count.
+    last = [torch.load(f / 'epoch_3.pth', weights_only=True)['optimizer']['state'] for f in (whole, work_dir)]
+    assert [s['step'] for s in last[0].values()] == [s['step'] for s in last[1].values()]
+
+    config, data_root, options = case
+    run_tool(TEST, config, work_dir / 'epoch_3.pth', '--data-root', data_root, '--work-dir', tmp_path / 'test',
+             '--show-dir', tmp_path / 'pictures', '--out', tmp_path / 'out.pkl', '--cfg-options', *options)
+    metrics = json.loads(next((tmp_path / 'test').glob('*/*.json')).read_text())
+    trained = read_scalars(work_dir)[1][-1]
+    for metric in ('coco/bbox_mAP', 'coco/segm_mAP'):
+        assert metrics[metric] == trained[metric]  # what training's own evaluation said
+    predictions = pickle.loads((tmp_path / 'out.pkl').read_bytes())
+    assert len(predictions) == len(list((tmp_path / 'pictures').glob('*.jpg'))) == (4 if name == 'digits' else 2)
+    assert {'bboxes', 'scores', 'labels', 'masks'} <= predictions[0]['pred_instances'].keys()
+
+
+def test_without_data_one_message_says_what_is_missing(tmp_path):
+    result = run_tool(TRAIN, DETECTOR, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert 'Traceback' not in result.stderr and 'annotations/instances_train2017.json' in result.stderr
+    assert '--data-root' in result.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_missing_or_dangerous_checkpoints_stop_before_or_without_running(digits, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.system, (f'touch {tmp_path}/exploded', )
+
+    common = ['--data-root', digits / 'coco', '--work-dir', tmp_path / 'w']
+    gone = run_tool(TEST, DEMO, tmp_path / 'gone.pth', *common, check=False)
+    assert gone.returncode == 2 and 'checkpoint not found' in gone.stderr and not (tmp_path / 'w').exists()
+    torch.save(dict(state_dict={}, meta=dict(bomb=Bomb())), tmp_path / 'bomb.pth')
+    for command in ([TEST, DEMO, tmp_path / 'bomb.pth'], [TRAIN, DEMO, '--resume', tmp_path / 'bomb.pth']):
+        refused = run_tool(*command, *common, check=False)
+        assert refused.returncode == 2 and 'system, which is refused' in refused.stderr, refused.stderr
+        assert 'Traceback' not in refused.stderr
+    assert not (tmp_path / 'exploded').exists()
+
+
+def test_published_weights_out_of_reach_stop_training(digits, tmp_path):
+    result = run_tool(TRAIN, DETECTOR, '--data-root', digits / 'coco', '--work-dir', tmp_path, check=False,
+                      NEXTVIT_MM_WEIGHTS=str(tmp_path))
+    assert result.returncode == 2 and 'holds no nextvit-small_in1k' in result.stderr
+
+
+SEGMENTOR = '''
+_base_ = ['mmseg::_base_/models/fpn_r50.py', 'mmseg::_base_/datasets/ade20k.py', 'mmseg::_base_/default_runtime.py']
+custom_imports = dict(imports=['nextvit_mm'])
+crop_size = (64, 64)
+model = dict(
+    data_preprocessor=dict(size=crop_size), pretrained=None,
+    backbone=dict(_delete_=True, type='NextViT', arch='small', out_norm='all', norm_cfg=dict(type='SyncBN')),
+    neck=dict(in_channels=[96, 256, 512, 1024]), decode_head=dict(num_classes=150))
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+test_dataloader = val_dataloader
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1),
+                     logger=dict(type='LoggerHook', interval=1), visualization=dict(type='SegVisualizationHook'))
+log_processor = dict(by_epoch=False)
+'''
+
+CLASSIFIER = '''
+_base_ = 'mmpretrain::_base_/default_runtime.py'
+custom_imports = dict(imports=['nextvit_mm'])
+model = dict(
+    type='ImageClassifier', data_preprocessor=dict(num_classes=2, to_rgb=True),
+    backbone=dict(type='NextViT', arch='small', out_indices=(3, ), out_norm='last'),
+    neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', num_classes=2, in_channels=1024))
+loader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='CustomDataset', data_root='nowhere', data_prefix='train', pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)), dict(type='PackInputs')]))
+train_dataloader = loader
+val_dataloader = test_dataloader = loader
+val_evaluator = test_evaluator = dict(type='Accuracy', topk=(1, ))
+train_cfg = dict(by_epoch=True, max_epochs=1)
+val_cfg = test_cfg = dict()
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4))
+'''
+
+
+@pytest.mark.parametrize('kind, text, metric', [('segmentor', SEGMENTOR, 'mIoU'),
+                                                ('classifier', CLASSIFIER, 'accuracy/top1')])
+def test_the_same_tools_train_and_test_segmentors_and_classifiers(kind, text, metric, digits, tmp_path):
+    config = tmp_path / f'{kind}.py'
+    config.write_text(text)
+    data_root = digits / 'ade'
+    if kind == 'classifier':
+        data_root = tmp_path / 'images'
+        for i, file in enumerate(sorted((digits / 'coco' / 'train2017').glob('*.jpg'))[:4]):
+            target = Path(data_root, 'train', f'class{i % 2}', file.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    work_dir = tmp_path / 'w'
+    run_tool(TRAIN, config, '--data-root', data_root, '--work-dir', work_dir)
+    checkpoint = next(work_dir.glob('*_1.pth'))
+    run_tool(TEST, config, checkpoint, '--data-root', data_root, '--work-dir', tmp_path / 't', '--show-dir',
+             tmp_path / 'pictures', '--out', tmp_path / 'out.pkl')
+    assert metric in json.loads(next((tmp_path / 't').glob('*/*.json')).read_text())
+    assert len(pickle.loads((tmp_path / 'out.pkl').read_bytes())) == 4
+    assert len([p for p in (tmp_path / 'pictures').rglob('*') if p.suffix in ('.jpg', '.png')]) == 4
+
+
+@pytest.mark.parametrize('script, arguments, usage', [
+    ('dist_train.sh', [DETECTOR, '1'], 'CONFIG GPUS'),
+    ('dist_test.sh', [DETECTOR, 'gone.pth', '1'], 'CONFIG CHECKPOINT GPUS')])
+def test_torchrun_scripts_hand_everything_to_the_tool(script, arguments, usage, tmp_path):
+    """Without a GPU no process group comes up; the arguments arrive and are checked before one is asked for."""
+    command = ['bash', str(ROOT / 'tools' / script)]
+    env = {**os.environ, 'PYTHON': sys.executable, 'PORT': '29531'}
+    bare = subprocess.run(command, capture_output=True, text=True)
+    assert bare.returncode == 2 and usage in bare.stderr
+    result = subprocess.run([*command, *arguments, '--data-root', 'not here'], cwd=tmp_path, env=env,
+                            capture_output=True, text=True)
+    assert result.returncode != 0 and 'not here' in result.stderr and 'MISSING' in result.stderr
+
+
+@pytest.mark.parametrize('script, tool, third', [('slurm_train.sh', 'train.py', '--work-dir'),
+                                                 ('slurm_test.sh', 'test.py', 'checkpoint.pth')])
+def test_slurm_scripts_hand_everything_to_the_tool(script, tool, third, tmp_path):
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\nfor a in "$@"; do echo "$a"; done\n')
+    srun.chmod(0o755)
+    command = ['bash', str(ROOT / 'tools' / script), 'gpu', 'job', 'config.py', 'checkpoint.pth', '--amp']
+    result = subprocess.run(command, env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16'},
+                            capture_output=True, text=True, check=True)
+    arguments = result.stdout.split('\n')
+    assert {'--partition=gpu', '--job-name=job', '--ntasks=16', '--gres=gpu:8', '--amp'} <= set(arguments)
+    at = next(i for i, a in enumerate(arguments) if a.endswith('tools/' + tool))
+    assert arguments[at + 1:at + 3] == ['config.py', third]

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [ARGS…]: tools/train.py by srun.
+# Set GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS as needed.
+set -euo pipefail
+if [ $# -lt 4 ]; then
+    sed -n '2,3s/^# //p' "$0" >&2
+    exit 2
+fi
+partition=$1 job_name=$2 config=$3 work_dir=$4
+shift 4
+
+exec srun --partition="$partition" --job-name="$job_name" \
+    --gres=gpu:"${GPUS_PER_NODE:-8}" --ntasks="${GPUS:-8}" --ntasks-per-node="${GPUS_PER_NODE:-8}" \
+    --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+    "${PYTHON:-python}" -u "$(dirname "$0")/train.py" "$config" --work-dir "$work_dir" --launcher slurm "$@"

@@ -1,0 +1,18 @@
+"""Evaluate a checkpoint of a detector, segmentor or classifier."""
+import argparse
+
+from nextvit_mm.engine import add_common_arguments, run_command, test
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to a pickle')
+    parser.add_argument('--show-dir', metavar='DIR', help='draw every prediction into this folder')
+    add_common_arguments(parser)
+    run_command(test, parser)
+
+
+if __name__ == '__main__':
+    main()
