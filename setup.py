@@ -1,0 +1,73 @@
+"""Packaging. Dependencies are ranges: an environment that has torch and the MM packages is left as it is."""
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent.resolve()
+# What OpenMMLab packages ship under <package>/.mim, where `mim` and `_base_ = 'nextvit_mm::…'` look for it.
+MIM_FILES = ('configs', 'tools', 'model-index.yml')
+
+
+class BuildPyWithMim(build_py):
+    """Puts configs, tools and the model index under ``nextvit_mm/.mim``: links when editable, copies otherwise."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            target = ROOT / 'nextvit_mm' / '.mim'
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir()
+            for name in MIM_FILES:
+                (target / name).symlink_to(Path('..', '..', name))
+            return
+        target = Path(self.build_lib) / 'nextvit_mm' / '.mim'
+        for name in MIM_FILES:
+            for source in sorted((ROOT / name).rglob('*')) if (ROOT / name).is_dir() else [ROOT / name]:
+                if source.is_file() and '__pycache__' not in source.parts:
+                    destination = target / source.relative_to(ROOT)
+                    destination.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, destination)
+
+
+def version() -> str:
+    scope: dict = {}
+    exec((ROOT / 'nextvit_mm' / 'version.py').read_text(), scope)
+    return scope['__version__']
+
+
+DETECTION = ['mmdet>=3.3,<4']
+SEGMENTATION = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']  # MMSegmentation imports the last two, undeclared
+CLASSIFICATION = ['mmpretrain>=1.2,<2']
+WEIGHTS = ['huggingface_hub', 'safetensors']
+DEMO = ['scikit-learn', 'pillow', 'tqdm', 'pycocotools']
+ANALYSIS = ['matplotlib']
+DEPLOY = ['onnx', 'onnxscript', 'onnxruntime']
+TESTS = ['pytest', 'timm>=1.0.11', *DEMO, *ANALYSIS, *DEPLOY, *WEIGHTS]
+
+setup(
+    name='nextvit_mm',
+    version=version(),
+    description='Next-ViT as a backbone for MMDetection, MMSegmentation and MMPretrain',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['nextvit_mm', 'nextvit_mm.*']),
+    cmdclass=dict(build_py=BuildPyWithMim),
+    python_requires='>=3.8',
+    install_requires=['torch>=2.0', 'mmengine>=0.10,<1', 'numpy'],
+    extras_require=dict(
+        # As in every OpenMMLab package, mmcv is not among the plain requirements: pip would build it without its
+        # ops. `mim install mmcv`, a wheel for your torch, or mmcv-lite for the backbone alone.
+        mim=['mmcv>=2.0.1,<2.3'],
+        detection=DETECTION,
+        segmentation=SEGMENTATION,
+        classification=CLASSIFICATION,
+        weights=WEIGHTS,
+        demo=DEMO + ANALYSIS,
+        analysis=ANALYSIS,
+        deploy=DEPLOY,
+        tests=TESTS,
+        all=[*DETECTION, *SEGMENTATION, *CLASSIFICATION, *TESTS]),
+    zip_safe=False)

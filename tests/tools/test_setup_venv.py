@@ -1,0 +1,90 @@
+"""The set-up, without its downloads: what it refuses, skips and goes on with."""
+import importlib.util
+import sys
+from collections import namedtuple
+
+import pytest
+
+from ..conftest import ROOT
+
+
+@pytest.fixture
+def setup_venv():
+    spec = importlib.util.spec_from_file_location('setup_venv', ROOT / 'tools' / 'setup_venv.py')
+    module = importlib.util.module_from_spec(spec)
+    sys.modules['setup_venv'] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def venv(tmp_path):
+    (tmp_path / 'stamps').mkdir()
+    return tmp_path
+
+
+def step(setup_venv, code, **kwargs):
+    return setup_venv.Step('a step', 'no time', [sys.executable, '-c', code], **kwargs)
+
+
+def test_a_done_step_is_skipped_until_what_it_depends_on_changes(setup_venv, venv):
+    ran = venv / 'ran'
+    code = f'open({str(ran)!r}, "a").write("x")'
+    for depends_on in ('1', '1', '2'):
+        setup_venv.run_step(venv, step(setup_venv, code, depends_on=depends_on), '[1/1] a step')
+    assert ran.read_text() == 'xx'
+
+
+def test_a_failed_step_stops_with_its_output_and_runs_again(setup_venv, venv):
+    code = f'import os, sys; print("the reason"); sys.exit(not os.path.exists({str(venv / "mended")!r}))'
+    for _ in range(2):
+        with pytest.raises(SystemExit) as error:
+            setup_venv.run_step(venv, step(setup_venv, code), '[1/1] a step')
+        assert 'the reason' in str(error.value) and 'setup.log' in str(error.value)
+    (venv / 'mended').touch()
+    setup_venv.run_step(venv, step(setup_venv, code), '[1/1] a step')
+
+
+def test_progress_of_a_build_is_shown(setup_venv, venv, capsys, monkeypatch):
+    monkeypatch.setattr(setup_venv, 'REPORT_EVERY', 0)
+    setup_venv.run_step(venv, step(setup_venv, 'print("  [3/77] c++ …")'), '[2/5] mmcv')
+    out = capsys.readouterr().out
+    assert '[2/5] mmcv (no time)' in out and 'compiled 3/77 files' in out and 'done in 0:0' in out
+
+
+def test_unsupported_python(setup_venv, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'version_info', (3, 7, 1))
+    with pytest.raises(SystemExit, match='Python 3.7 is not supported: use one from 3.10 to 3.12'):
+        setup_venv.check_machine(tmp_path)
+
+
+def test_missing_compiler(setup_venv, tmp_path, monkeypatch):
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    with pytest.raises(SystemExit, match='no C.. compiler'):
+        setup_venv.check_machine(tmp_path)
+
+
+def test_missing_headers(setup_venv, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup_venv.sysconfig, 'get_paths', lambda: dict(include=str(tmp_path)))
+    with pytest.raises(SystemExit, match='Python.h is missing'):
+        setup_venv.check_machine(tmp_path)
+
+
+def test_too_little_disk(setup_venv, tmp_path, monkeypatch):
+    usage = namedtuple('usage', 'total used free')(10, 9, 1e9)
+    monkeypatch.setattr(setup_venv.shutil, 'disk_usage', lambda _: usage)
+    with pytest.raises(SystemExit, match='1.0 GB free, and the environment needs'):
+        setup_venv.check_machine(tmp_path / 'not' / 'there' / 'yet')
+
+
+def test_a_half_made_environment_is_made_anew(setup_venv, tmp_path):
+    (tmp_path / 'venv' / 'bin').mkdir(parents=True)
+    (tmp_path / 'venv' / 'bin' / 'python').write_text('')
+    python = setup_venv.make_venv(tmp_path / 'venv')
+    assert python.exists() and (tmp_path / 'venv' / 'bin' / 'pip').exists()
+
+
+def test_every_pin_is_installed(setup_venv):
+    commands = ' '.join(' '.join(s.command) for s in setup_venv.list_steps(sys.executable))
+    pins = [line for line in (ROOT / 'requirements' / 'tested.txt').read_text().splitlines() if '==' in line]
+    assert pins and all(pin in commands for pin in pins)

@@ -1,0 +1,55 @@
+"""See whether torch, mmcv with its ops, the MM packages and nextvit_mm work together; say what to do where not."""
+import importlib
+import sys
+from typing import List
+
+
+def main() -> None:
+    problems = check_mmcv_ops() + check_packages()
+    for problem in problems:
+        print(f'PROBLEM: {problem}')
+    sys.exit(1 if problems else 0)
+
+
+def check_mmcv_ops() -> List[str]:
+    """Run NMS and RoIAlign, which detectors need, on the CPU and on the GPU where there is one."""
+    try:
+        import mmcv
+        import torch
+    except ImportError as error:
+        return [f'{error}: install it (requirements/tested.txt has versions that work together)']
+    rebuild = ('build it for this torch:  pip uninstall -y mmcv; pip cache remove mmcv; '
+               f'MMCV_WITH_OPS=1 pip install --no-build-isolation mmcv=={mmcv.__version__}')
+    try:
+        from mmcv.ops import RoIAlign, nms
+    except (ImportError, OSError) as error:
+        first = str(error).splitlines()[0]
+        return [f'mmcv {mmcv.__version__} has no ops that load with torch {torch.__version__} ({first}); {rebuild}']
+    for device in ['cpu'] + ['cuda'] * torch.cuda.is_available():
+        try:
+            boxes = torch.tensor([[0., 0., 4., 4.], [0., 0., 4., 4.1], [8., 8., 9., 9.]], device=device)
+            kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=device), 0.5)[1].tolist()
+            rois = torch.tensor([[0., 0., 0., 4., 4.]], device=device)
+            pooled = RoIAlign(2, 1.0)(torch.ones(1, 1, 8, 8, device=device), rois).flatten().tolist()
+        except RuntimeError as error:
+            return [f'mmcv\'s ops do not run on {device} ({str(error).splitlines()[0]}); {rebuild}']
+        if kept != [0, 2] or pooled != [1.0] * 4:
+            return [f'mmcv\'s ops give wrong results on {device} (nms {kept}, RoIAlign {pooled}); {rebuild}']
+    return []
+
+
+def check_packages() -> List[str]:
+    """Import every package; each of the MM ones refuses, in its own words, an mmcv that it does not fit."""
+    problems = []
+    versions = []
+    for name in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'nextvit_mm'):
+        try:
+            versions.append(f'{name} {importlib.import_module(name).__version__}')
+        except (ImportError, AssertionError) as error:
+            problems.append(f'{name} does not import ({error}); requirements/tested.txt has versions that fit together')
+    print(', '.join(versions))
+    return problems
+
+
+if __name__ == '__main__':
+    main()

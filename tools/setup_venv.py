@@ -1,0 +1,152 @@
+"""Make the virtual environment that `make demo` and `make test` use: one line a step, done steps are skipped.
+
+Runs on the system's Python with nothing installed. Each finished step leaves a stamp in the environment, so that an
+interrupted set-up goes on where it stopped.
+"""
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHONS = ((3, 10), (3, 12))  # oldest and newest that the tested torch and mmcv are built for
+TESTED_PYTHON = (3, 11)
+NEEDED_GB = 8.0  # the environment takes 5.7 GB; mmcv's build needs some room beside it
+REPORT_EVERY = 60  # seconds between progress lines where the output is no terminal
+
+
+class Step(NamedTuple):
+    """One command, what the user is told of it, and what its stamp depends on."""
+    title: str
+    how_long: str
+    command: List[str]
+    env: Dict[str, str] = {}
+    depends_on: str = ''
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('venv', nargs='?', default='.venv', type=Path, help='where (default: .venv)')
+    venv = parser.parse_args().venv.absolute()
+    check_machine(venv)
+    python = make_venv(venv)
+    steps = list_steps(python)
+    for number, step in enumerate(steps, start=1):
+        run_step(venv, step, f'[{number}/{len(steps)}] {step.title}')
+
+
+def check_machine(venv: Path) -> None:
+    """Stop before anything is downloaded where the set-up cannot succeed."""
+    version = sys.version_info[:2]
+    if not PYTHONS[0] <= version <= PYTHONS[1]:
+        fail('Python {}.{} is not supported: use one from {}.{} to {}.{}, as in `make PYTHON=python3.11 test`'.format(
+            *version, *PYTHONS[0], *PYTHONS[1]))
+    if version != TESTED_PYTHON:
+        print('note: tested with Python {}.{} only; this is {}.{}'.format(*TESTED_PYTHON, *version))
+    if not shutil.which(os.environ.get('CXX', 'c++')):
+        fail('no C++ compiler, which mmcv\'s ops need: install one (Debian: apt-get install g++), or set CXX')
+    header = Path(sysconfig.get_paths()['include'], 'Python.h')
+    if not header.is_file():
+        fail(f'{header} is missing, which mmcv\'s ops need: install Python\'s headers (Debian: python3-dev)')
+    if not (venv / 'stamps').is_dir():
+        place = next(p for p in (venv, *venv.parents) if p.exists())
+        free = shutil.disk_usage(place).free / 1e9
+        if free < NEEDED_GB:
+            fail(f'{place} has {free:.1f} GB free, and the environment needs {NEEDED_GB:.0f}: make room, or choose '
+                 'another place with `make VENV=DIR …`')
+
+
+def make_venv(venv: Path) -> Path:
+    """The environment's Python; a half-made environment is made anew."""
+    python = venv / 'bin' / 'python'
+    works = python.exists() and subprocess.run(
+        [python, '-c', 'import pip'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    if not works:
+        print(f'making {venv}', flush=True)
+        subprocess.run([sys.executable, '-m', 'venv', '--clear', venv], check=True)
+    (venv / 'stamps').mkdir(exist_ok=True)
+    return python
+
+
+def list_steps(python: Path) -> List[Step]:
+    tested = (ROOT / 'requirements' / 'tested.txt').read_text()
+    pins = dict(line.split('==') for line in tested.splitlines() if '==' in line)
+    pip = [str(python), '-m', 'pip', 'install', '--disable-pip-version-check']
+    constraint = ['--constraint', str(ROOT / 'requirements' / 'tested.txt')]
+
+    def pinned(*names: str) -> List[str]:
+        return [f'{name}=={pins[name]}' for name in names]
+
+    setup_py = (ROOT / 'setup.py').read_text()
+    check = ROOT / 'tools' / 'check_install.py'
+    return [
+        # mmcv's build imports pkg_resources, which setuptools 81 dropped.
+        Step('torch and build tools', 'about 2 min, 5 GB',
+             [*pip, 'setuptools<81', 'wheel', 'ninja', *pinned('torch', 'torchvision')]),
+        # In an isolated build mmcv would find no torch, and leave its ops out without a word.
+        Step('mmcv with its ops', 'built here: about 11 min on 2 cores; seconds when pip has the wheel in its cache',
+             [*pip, '-v', '--no-build-isolation', *pinned('mmcv')], env=dict(MMCV_WITH_OPS='1'), depends_on=tested),
+        Step('MMDetection, MMSegmentation, MMPretrain', 'about 1 min',
+             [*pip, *constraint, *pinned('mmengine', 'mmdet', 'mmsegmentation', 'mmpretrain')]),
+        Step('nextvit_mm (editable) and what its tests need', 'about 1 min',
+             [*pip, *constraint, '--editable', f'{ROOT}[all]'], depends_on=tested + setup_py),
+        Step('check that it all works together', 'about 10 s', [str(python), str(check)],
+             depends_on=tested + setup_py + check.read_text()),
+    ]
+
+
+def run_step(venv: Path, step: Step, heading: str) -> None:
+    key = hashlib.sha256(repr((step.command, step.env, step.depends_on)).encode()).hexdigest()
+    stamp = venv / 'stamps' / re.sub(r'\W+', '-', step.title)
+    if stamp.is_file() and stamp.read_text() == key:
+        return
+    print(f'{heading} ({step.how_long})', flush=True)
+    log = venv / 'setup.log'
+    start = time.monotonic()
+    status = run_logged(step, log)
+    if status:
+        tail = log.read_text(errors='replace').splitlines()[-15:]
+        fail('\n'.join([*tail, f'`{step.title}` failed; all of its output is in {log}. Run the command again to go on '
+                        'from here.']))
+    print(f'      done in {clock(time.monotonic() - start)}', flush=True)
+    stamp.write_text(key)
+
+
+def run_logged(step: Step, log: Path) -> int:
+    """Run the command, its output into the log, its progress (ninja's [n/m]) and the time onto the screen."""
+    env = {**os.environ, **step.env, 'PYTHONUNBUFFERED': '1'}
+    start = last = time.monotonic()
+    built: Optional[str] = None
+    with open(log, 'w') as out:
+        process = subprocess.Popen(step.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                   errors='replace', env=env, cwd=ROOT)
+        for line in process.stdout:
+            out.write(line)
+            out.flush()
+            match = re.match(r'\s*\[(\d+/\d+)\]', line)
+            built = match[1] if match else built
+            now = time.monotonic()
+            if now - last >= (1 if sys.stdout.isatty() else REPORT_EVERY):
+                last = now
+                text = f'      {clock(now - start)}' + (f', compiled {built} files' if built else '')
+                print(text, end='\r' if sys.stdout.isatty() else '\n', flush=True)
+        return process.wait()
+
+
+def clock(seconds: float) -> str:
+    return f'{int(seconds) // 60}:{int(seconds) % 60:02d} min'
+
+
+def fail(message: str) -> None:
+    sys.exit(f'set-up: {message}')
+
+
+if __name__ == '__main__':
+    main()
