@@ -45,7 +45,7 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
             torch.nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
             torch.nn.init.normal_(module.bias, 0, 0.2, generator=generator)
         elif isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
-            torch.nn.init.kaiming_normal_(module.weight, generator=generator)
+            torch.nn.init.xavier_normal_(module.weight, gain=0.7, generator=generator)
             if module.bias is not None:
                 torch.nn.init.normal_(module.bias, 0, 0.1, generator=generator)
     return model

@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.runner import Runner
 
 from ..analysis import draw_detections, draw_losses, read_scalars
-from ..datasets import make_digits
+from ..datasets import DigitsConfig, make_digits
 from ..errors import UserError
 from .launch import train
 
@@ -16,7 +16,8 @@ METRICS = {'box AP': 'coco/bbox_mAP', 'box AP50': 'coco/bbox_mAP_50', 'mask AP':
            'mask AP50': 'coco/segm_mAP_50'}
 
 
-def run_demo(config: str, data_dir: str, work_dir: str, cfg_options: Optional[dict] = None) -> dict:
+def run_demo(config: str, data_dir: str, work_dir: str, cfg_options: Optional[dict] = None,
+             digits: DigitsConfig = DigitsConfig()) -> dict:
     """Make the digits, train a detector on them, evaluate it with COCO's metric, and draw what it does.
 
     Args:
@@ -24,6 +25,7 @@ def run_demo(config: str, data_dir: str, work_dir: str, cfg_options: Optional[di
         data_dir: Where the data are, or are made.
         work_dir: Where checkpoint, log, ``predictions.png`` and ``losses.png`` go.
         cfg_options: Dotted keys and values merged into the config.
+        digits: The data to make.
 
     Returns:
         dict: The last validation's metrics.
@@ -33,7 +35,7 @@ def run_demo(config: str, data_dir: str, work_dir: str, cfg_options: Optional[di
     """
     start = time.monotonic()
     try:
-        made = make_digits(data_dir)
+        made = make_digits(data_dir, digits)
     except FileExistsError as error:
         raise UserError(str(error)) from None
     print(f'{data_dir}: {"made" if made else "already there"}')

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from ..errors import UserError
 from . import config as cfgs
-from .preflight import check_checkpoint, check_data
+from .preflight import check_checkpoint, check_data, check_pretrained
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +85,7 @@ def train(config: str,
     check_data(cfg, ('train', 'val'))
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
+    check_pretrained(cfg)
     cfgs.drop_amp_without_accelerator(cfg)
     runner = _build_runner(cfg)
     runner.train()

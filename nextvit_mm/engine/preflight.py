@@ -5,6 +5,8 @@ from typing import Iterator, List, Sequence, Tuple
 from mmengine.config import Config
 
 from ..errors import UserError
+from ..weights.io import locate_weights
+from ..weights.zoo import ZOO
 from .config import leaf_datasets
 
 
@@ -50,6 +52,21 @@ def check_checkpoint(path: str) -> None:
     """
     if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
         raise UserError(f'checkpoint not found: {path}')
+
+
+def check_pretrained(cfg: Config) -> None:
+    """See that the weights that the backbone starts from are there; published ones are fetched now.
+
+    Raises:
+        UserError: They are not, or cannot be fetched.
+    """
+    init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg') or []
+    for init in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
+        name = init.get('checkpoint', '')
+        if name in ZOO:
+            locate_weights(name)
+        elif name:
+            check_checkpoint(name)
 
 
 def _needs(dataset: dict) -> Tuple[str, List[str]]:

@@ -3,8 +3,7 @@
 Every layer maps (B, C, H, W) to (B, C', H', W') and keeps the memory format that it gets: in channels-last the
 tokens of attention, (B, H·W, C), are a view of the feature map, so that no transpose is ever copied.
 """
-from typing import Optional
-
+import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
@@ -28,6 +27,32 @@ class ConvNormAct(nn.Module):
         return self.act(self.norm(self.conv(x)))
 
 
+class CeilAvgPool2d(nn.AvgPool2d):
+    """Average over s × s windows with stride s; sizes round up, and at the edge a window averages what is there.
+
+    (B, C, H, W) -> (B, C, ⌈H/s⌉, ⌈W/s⌉).
+    """
+
+    def __init__(self, kernel_size: int) -> None:
+        super().__init__(kernel_size, stride=kernel_size, ceil_mode=True, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if any(isinstance(size, torch.SymInt) for size in x.shape[2:]):
+            return self._symbolic_forward(x)
+        return super().forward(x)
+
+    def _symbolic_forward(self, x: Tensor) -> Tensor:
+        """The same for ``torch.export`` with dynamic sizes, where torch's pooling pins H and W to even or odd."""
+        s = self.kernel_size
+        H, W = x.shape[2:]
+        rows, columns = (H + s - 1) // s, (W + s - 1) // s
+        x = F.pad(x, (0, columns * s - W, 0, rows * s - H))
+        sums = x.unfold(2, s, s).unfold(3, s, s).sum((4, 5))  # (B, C, rows, columns, s, s) -> (B, C, rows, columns)
+        heights = (H - s * torch.arange(rows, device=x.device)).clamp(max=s)
+        widths = (W - s * torch.arange(columns, device=x.device)).clamp(max=s)
+        return sums / (heights[:, None] * widths).to(x.dtype)
+
+
 class PatchEmbed(nn.Module):
     """2×2 average pooling where ``stride`` is 2, then 1×1 convolution and norm where anything changes (Table 3).
 
@@ -39,7 +64,7 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.pool = self.conv = self.norm = nn.Identity()
         if stride == 2:
-            self.pool = nn.AvgPool2d(2, stride=2, ceil_mode=True, count_include_pad=False)
+            self.pool = CeilAvgPool2d(2)
         if stride == 2 or in_channels != out_channels:
             self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
             self.norm = build_norm(norm_cfg, out_channels)
@@ -77,6 +102,25 @@ class MHCA(nn.Module):
         return self.projection(self.act(self.norm(self.group_conv3x3(x))))
 
 
+class TokenAvgPool(nn.Module):
+    """Average over runs of s² consecutive tokens in row-major order; a tail of fewer is dropped.
+
+    (B, N, C) -> (B, ⌊N / s²⌋, C). What AvgPool1d does, as a mean over a view of the tokens, which is many times
+    faster than either pooling operator.
+    """
+
+    def __init__(self, run: int) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        count = tokens.shape[1] // self.run
+        return tokens.narrow(1, 0, count * self.run).unflatten(1, (count, self.run)).mean(2)
+
+    def extra_repr(self) -> str:
+        return f'run={self.run}'
+
+
 class EMHSA(nn.Module):
     """Efficient Multi-Head Self-Attention (Eq. 4 and 5): queries from every token, keys and values from averages.
 
@@ -103,14 +147,16 @@ class EMHSA(nn.Module):
         self.q = nn.Linear(channels, channels)
         self.k = nn.Linear(channels, channels)
         self.v = nn.Linear(channels, channels)
-        self.norm: Optional[nn.Module] = build_norm(norm_cfg, channels) if sr_ratio > 1 else None
+        if sr_ratio > 1:
+            self.pool = TokenAvgPool(sr_ratio**2) if sr_mode == 'tokens' else CeilAvgPool2d(sr_ratio)
+            self.norm = build_norm(norm_cfg, channels)
         self.proj = nn.Linear(channels, channels)
         self.proj_drop = nn.Dropout(drop_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         B, C, H, W = x.shape
         tokens = x.flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, N, C), N = H·W
-        reduced = self.reduce(x).flatten(2).transpose(1, 2)  # (B, M, C)
+        reduced = tokens if self.sr_ratio == 1 else self.reduce(x, tokens)  # (B, M, C)
         out = F.scaled_dot_product_attention(
             self.split_heads(self.q(tokens)),  # (B, heads, N, head_dim)
             self.split_heads(self.k(reduced)),  # (B, heads, M, head_dim)
@@ -120,17 +166,15 @@ class EMHSA(nn.Module):
         out = self.proj_drop(self.proj(out))
         return out.transpose(1, 2).reshape(B, C, H, W)
 
-    def reduce(self, x: Tensor) -> Tensor:
-        """P_s and its norm: (B, C, H, W) -> (B, C, 1, ⌊H·W / s²⌋), or (B, C, ⌈H / s⌉, ⌈W / s⌉) with windows."""
-        if self.sr_ratio == 1:
-            return x
+    def reduce(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """P_s and its norm: map (B, C, H, W) and its tokens (B, N, C) -> (B, M, C); M = ⌊N/s²⌋, or ⌈H/s⌉·⌈W/s⌉."""
         if self.sr_mode == 'windows':
-            x = F.avg_pool2d(x, self.sr_ratio, ceil_mode=True, count_include_pad=False)
+            tokens = self.pool(x).flatten(2).transpose(1, 2)
         else:
-            # A run of s² tokens is a 1 × s² window of the map laid out as one row. Two-dimensional pooling of that
-            # view, unlike AvgPool1d, reads channels-last as it lies.
-            x = F.avg_pool2d(x.flatten(2).unsqueeze(2), (1, self.sr_ratio**2))
-        return self.norm(x)
+            tokens = self.pool(tokens)
+        B, M, C = tokens.shape
+        # The norm is over channels; one token a sample is the shape in which every norm layer sees it so.
+        return self.norm(tokens.reshape(B * M, C, 1, 1)).reshape(B, M, C)
 
     def split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (-1, self.head_dim)).transpose(1, 2)  # (B, N, C) -> (B, heads, N, head_dim)

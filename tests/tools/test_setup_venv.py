@@ -79,7 +79,8 @@ def test_too_little_disk(setup_venv, tmp_path, monkeypatch):
 
 def test_a_half_made_environment_is_made_anew(setup_venv, tmp_path):
     (tmp_path / 'venv' / 'bin').mkdir(parents=True)
-    (tmp_path / 'venv' / 'bin' / 'python').write_text('')
+    (tmp_path / 'venv' / 'bin' / 'python').write_text('#!/bin/sh\nexit 1\n')
+    (tmp_path / 'venv' / 'bin' / 'python').chmod(0o755)
     python = setup_venv.make_venv(tmp_path / 'venv')
     assert python.exists() and (tmp_path / 'venv' / 'bin' / 'pip').exists()
 

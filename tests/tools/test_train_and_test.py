@@ -117,6 +117,10 @@ def test_published_weights_out_of_reach_stop_training(digits, tmp_path):
     result = run_tool(TRAIN, DETECTOR, '--data-root', digits / 'coco', '--work-dir', tmp_path, check=False,
                       NEXTVIT_MM_WEIGHTS=str(tmp_path))
     assert result.returncode == 2 and 'holds no nextvit-small_in1k' in result.stderr
+    result = run_tool(TRAIN, DETECTOR, '--data-root', digits / 'coco', '--work-dir', tmp_path, '--cfg-options',
+                      f'model.backbone.init_cfg.checkpoint={tmp_path}/gone.pth', check=False)
+    assert result.returncode == 2 and 'checkpoint not found' in result.stderr
+    assert list(tmp_path.iterdir()) == []  # before anything was built
 
 
 SEGMENTOR = '''
