@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
-# What OpenMMLab packages ship under <package>/.mim, where `mim` and `_base_ = 'nextvit_mm::…'` look for it.
+# What OpenMMLab packages ship under <package>/.mim, where `mim` looks for it.
 MIM_FILES = ('configs', 'tools', 'model-index.yml')
 
 

@@ -45,7 +45,7 @@ def draw_losses(work_dir: Union[str, Path], out_file: Union[str, Path]) -> None:
                  color='black' if name == 'loss' else None)
     top.set(ylabel='loss', yscale='log', title=f'Training losses of {Path(work_dir).name}')
     top.grid(alpha=0.3)
-    top.legend()
+    top.legend(loc='upper right')
     bottom.plot(iterations, [record['lr'] for record in train], color='tab:gray')
     bottom.set(xlabel='iteration', ylabel='learning rate')
     bottom.grid(alpha=0.3)
@@ -88,7 +88,7 @@ def _draw_boxes(axis, instances: dict, classes: Sequence[str], offset: float) ->
         colour = _colour(label)
         axis.add_patch(plt.Rectangle((x1 + offset, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=1.5))
         text = classes[label] + ('' if score is None else f' {score:.2f}')
-        axis.text(x1 + offset, y1, text, fontsize=9, color='white', va='bottom', clip_on=True,
+        axis.text(x1 + offset, y1, text, fontsize=9, color='white', va='bottom' if y1 > 8 else 'top', clip_on=True,
                   bbox=dict(facecolor=colour, edgecolor='none', pad=1))
 
 
