@@ -20,21 +20,25 @@ def assert_equal_outputs(function, model, shapes=SHAPES, tolerance=1e-5):
 
 
 def test_torch_compile_fullgraph_with_dynamic_sizes():
-    model = tiny().eval()
+    """Whole, without a code generator; and the stages with every kind of block through the default one."""
     torch._dynamo.reset()
+    model = tiny().eval()
+    assert_equal_outputs(torch.compile(model, fullgraph=True, dynamic=True, backend='aot_eager'), model)
+    torch._dynamo.reset()
+    model = tiny(out_indices=(0, 1)).eval()
     assert_equal_outputs(torch.compile(model, fullgraph=True, dynamic=True), model)
 
 
 def test_torch_compile_fullgraph_in_training():
-    model, reference = tiny().train(), tiny().train()
     torch._dynamo.reset()
-    compiled = torch.compile(model, fullgraph=True, dynamic=False)
+    model, reference = tiny().train(), tiny().train()
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend='aot_eager')
     for size in (64, 48):
         x = torch.rand(2, 3, 64, size)
         for m in (compiled, reference):
             sum(o.cos().sum() for o in m(x)).backward()
     for (name, a), b in zip(model.named_parameters(), reference.parameters()):
-        assert relative_error(a.grad, b.grad) < 1e-3, name
+        assert relative_error(a.grad, b.grad) < 1e-4, name
 
 
 def test_torch_export_with_dynamic_height_and_width():
