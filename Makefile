@@ -12,7 +12,7 @@ LEARN_DIR ?= work_dirs/learn
 help:
 	@echo "make demo    train Mask R-CNN on a small data set, draw its predictions"
 	@echo "make test    run the tests"
-	@echo "make learn   the demo at eight times the length"
+	@echo "make learn   the demo at four times the length"
 	@echo "make setup   only the environment, in $(VENV) (another place: make VENV=DIR …)"
 
 setup:

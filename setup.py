@@ -56,11 +56,10 @@ setup(
     packages=find_packages(include=['nextvit_mm', 'nextvit_mm.*']),
     cmdclass=dict(build_py=BuildPyWithMim),
     python_requires='>=3.8',
-    install_requires=['torch>=2.0', 'mmengine>=0.10,<1', 'numpy'],
+    install_requires=['torch>=2.1', 'mmengine>=0.10,<1', 'numpy'],
     extras_require=dict(
-        # As in every OpenMMLab package, mmcv is not among the plain requirements: pip would build it without its
-        # ops. `mim install mmcv`, a wheel for your torch, or mmcv-lite for the backbone alone.
-        mim=['mmcv>=2.0.1,<2.3'],
+        # As in every OpenMMLab package, mmcv is not among the requirements: pip would build it without its ops.
+        # `mim install mmcv`, a wheel for your torch, or mmcv-lite for the backbone alone.
         detection=DETECTION,
         segmentation=SEGMENTATION,
         classification=CLASSIFICATION,

@@ -18,8 +18,9 @@ def check_mmcv_ops() -> List[str]:
         import torch
     except ImportError as error:
         return [f'{error}: install it (requirements/tested.txt has versions that work together)']
-    rebuild = ('build it for this torch:  pip uninstall -y mmcv; pip cache remove mmcv; '
-               f'MMCV_WITH_OPS=1 pip install --no-build-isolation mmcv=={mmcv.__version__}')
+    pip = f'{sys.executable} -m pip'
+    rebuild = (f'build it for this torch:  {pip} uninstall -y mmcv; {pip} cache remove mmcv; '
+               f'MMCV_WITH_OPS=1 {pip} install --no-build-isolation mmcv=={mmcv.__version__}')
     try:
         from mmcv.ops import RoIAlign, nms
     except (ImportError, OSError) as error:

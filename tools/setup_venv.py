@@ -5,8 +5,10 @@ interrupted set-up goes on where it stopped.
 """
 import argparse
 import hashlib
+import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -50,11 +52,13 @@ def check_machine(venv: Path) -> None:
             *version, *PYTHONS[0], *PYTHONS[1]))
     if version != TESTED_PYTHON:
         print('note: tested with Python {}.{} only; this is {}.{}'.format(*TESTED_PYTHON, *version))
-    if not shutil.which(os.environ.get('CXX', 'c++')):
+    if not shutil.which(shlex.split(os.environ.get('CXX', 'c++'))[0]):
         fail('no C++ compiler, which mmcv\'s ops need: install one (Debian: apt-get install g++), or set CXX')
     header = Path(sysconfig.get_paths()['include'], 'Python.h')
     if not header.is_file():
         fail(f'{header} is missing, which mmcv\'s ops need: install Python\'s headers (Debian: python3-dev)')
+    if not importlib.util.find_spec('ensurepip'):
+        fail('this Python cannot make virtual environments with pip: install its venv (Debian: python3-venv)')
     if not (venv / 'stamps').is_dir():
         place = next(p for p in (venv, *venv.parents) if p.exists())
         free = shutil.disk_usage(place).free / 1e9
@@ -64,14 +68,17 @@ def check_machine(venv: Path) -> None:
 
 
 def make_venv(venv: Path) -> Path:
-    """The environment's Python; a half-made environment is made anew."""
+    """The environment's Python; a half-made environment is completed, and any other folder is left alone."""
+    if venv.exists() and any(venv.iterdir()) and not (venv / 'stamps').is_dir():
+        fail(f'{venv} exists and was not made by this set-up: remove it, or choose another place with `make VENV=DIR …`')
+    (venv / 'stamps').mkdir(parents=True, exist_ok=True)
     python = venv / 'bin' / 'python'
     works = python.exists() and subprocess.run(
         [python, '-c', 'import pip'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
     if not works:
         print(f'making {venv}', flush=True)
-        subprocess.run([sys.executable, '-m', 'venv', '--clear', venv], check=True)
-    (venv / 'stamps').mkdir(exist_ok=True)
+        if subprocess.run([sys.executable, '-m', 'venv', venv]).returncode:
+            fail(f'`python -m venv {venv}` failed (its output is above)')
     return python
 
 

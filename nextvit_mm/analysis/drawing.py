@@ -22,13 +22,16 @@ def read_scalars(work_dir: Union[str, Path]) -> Tuple[List[dict], List[dict]]:
         raise UserError(f'{work_dir} holds no log of a run (*/vis_data/scalars.json)')
     train: Dict[int, dict] = {}
     val: Dict[int, dict] = {}
-    for file in files:  # sorted by time of start: what a resumed run did again replaces what was done before
-        for line in file.read_text().splitlines():
-            record = json.loads(line)
-            if 'loss' in record:
-                train[record['iter']] = record
-            else:
-                val[record['step']] = record
+    for file in files:  # sorted by time of start
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        steps = [record for record in records if 'loss' in record]
+        metrics = [record for record in records if 'loss' not in record]
+        # What a resumed run did again, or a run from the start does anew, replaces what was done before.
+        for done, new, key in ((train, steps, 'iter'), (val, metrics, 'step')):
+            first = min((record[key] for record in new), default=0)
+            for step in [step for step in done if step >= first and new]:
+                del done[step]
+            done.update({record[key]: record for record in new})
     return [train[i] for i in sorted(train)], [val[i] for i in sorted(val)]
 
 

@@ -75,12 +75,15 @@ def make_digits(out_dir: Union[str, Path], config: DigitsConfig = DigitsConfig()
     """
     out_dir = Path(out_dir)
     settings = asdict(config)
-    if out_dir.exists():
-        manifest = out_dir / MANIFEST
-        if manifest.is_file() and json.loads(manifest.read_text()) == settings:
+    if out_dir.exists() and any(out_dir.iterdir()):
+        try:
+            made_with = json.loads((out_dir / MANIFEST).read_text())
+        except (OSError, ValueError):
+            made_with = None
+        if made_with == settings:
             return False
-        raise FileExistsError(f'{out_dir} exists and was not made with these settings ({settings}): remove it, or '
-                              'choose another folder')
+        what = f'digits made with other settings ({made_with})' if made_with else 'something else'
+        raise FileExistsError(f'{out_dir} holds {what}: remove it, or choose another folder')
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     # Made beside its place and moved there whole, so that what is interrupted leaves nothing that looks complete.
     with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f'.{out_dir.name}-') as tmp:
@@ -88,6 +91,8 @@ def make_digits(out_dir: Union[str, Path], config: DigitsConfig = DigitsConfig()
         for split in ('train', 'val'):
             _write_split(root, split, config)
         (root / MANIFEST).write_text(json.dumps(settings, indent=2))
+        if out_dir.exists():
+            out_dir.rmdir()  # empty
         shutil.move(root, out_dir)
     return True
 

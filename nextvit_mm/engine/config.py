@@ -17,12 +17,15 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
     """Read a config and merge ``--cfg-options`` into it.
 
     Raises:
-        UserError: There is no such file.
+        UserError: There is no such file, or it cannot be read as a config.
     """
     if not os.path.isfile(path):
         raise UserError(f'config not found: {path}')
-    cfg = Config.fromfile(path)
-    cfg.merge_from_dict(options or {})
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(options or {})
+    except (OSError, SyntaxError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
     return cfg
 
 
@@ -45,17 +48,17 @@ def set_data_root(cfg: Config, data_root: str) -> None:
     """Point every dataset, and every evaluator that reads the same files, at another copy of the data.
 
     Raises:
-        UserError: No dataset of the config has a ``data_root``.
+        UserError: A dataset of the config has no ``data_root``.
     """
     old_roots: List[str] = []
     for name in LOADERS:
         loader = cfg.get(name) or {}
         for dataset in leaf_datasets(loader['dataset']) if 'dataset' in loader else ():
-            if dataset.get('data_root'):
-                old_roots.append(dataset.data_root)
-                dataset.data_root = data_root
-    if not old_roots:
-        raise UserError(f'{cfg.filename} has no dataset with a data_root, so --data-root has nothing to point at')
+            if not dataset.get('data_root'):
+                raise UserError(f'the {dataset["type"]} of {cfg.filename}, {name}, has no data_root for --data-root '
+                                'to replace')
+            old_roots.append(dataset.data_root)
+            dataset.data_root = data_root
     for name in EVALUATORS:
         if cfg.get(name):
             cfg[name] = _map_strings(cfg[name], lambda s: _move(s, old_roots, data_root))

@@ -36,7 +36,7 @@ def run_demo(config: str, data_dir: str, work_dir: str, cfg_options: Optional[di
     start = time.monotonic()
     try:
         made = make_digits(data_dir, digits)
-    except FileExistsError as error:
+    except (FileExistsError, ValueError) as error:
         raise UserError(str(error)) from None
     print(f'{data_dir}: {"made" if made else "already there"}')
     runner = train(config, work_dir=work_dir, data_root=str(Path(data_dir, 'coco')), cfg_options=cfg_options, seed=0)

@@ -2,13 +2,14 @@
 import argparse
 import os
 import sys
+import textwrap
 from typing import Callable, Optional
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
-from ..errors import UserError
+from ..errors import UserError, WeightsError
 from . import config as cfgs
 from .preflight import check_checkpoint, check_data, check_pretrained
 
@@ -30,7 +31,10 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
     """Parse and run a tool; an error that the user can mend is printed as it is, with exit status 2."""
-    args = vars(parser.parse_args())
+    try:
+        args = vars(parser.parse_args())
+    except ValueError as error:  # from MMEngine's DictAction
+        parser.error(f'--cfg-options takes KEY=VALUE … ({error})')
     os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank', 0)))
     try:
         command(**args)
@@ -85,6 +89,8 @@ def train(config: str,
     check_data(cfg, ('train', 'val'))
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
+    if cfg.get('resume') and (cfg.load_from or find_latest_checkpoint(cfg.work_dir)):
+        cfg.model.backbone.init_cfg = None  # what is resumed from holds every weight
     check_pretrained(cfg)
     cfgs.drop_amp_without_accelerator(cfg)
     runner = _build_runner(cfg)
@@ -117,15 +123,12 @@ def test(config: str,
     cfg = _prepare(config, work_dir, data_root, cfg_options, launcher)
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out} must end in .pkl or .pickle')
-    cfg.load_from = checkpoint
     check_data(cfg, ('test', ))
     check_checkpoint(checkpoint)
     if show_dir:
         cfgs.draw_predictions(cfg, show_dir)
-    # The checkpoint holds every weight, so those that training started from are not looked for.
-    if 'backbone' in cfg.model:
-        cfg.model.backbone.init_cfg = None
     runner = _build_runner(cfg)
+    _load_whole(runner, checkpoint)
     if out:
         runner.test_evaluator.metrics.append(_dump_metric(cfg, out))
     return runner.test()
@@ -143,6 +146,16 @@ def _prepare(config: str, work_dir: Optional[str], data_root: Optional[str], cfg
 
 def _build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _load_whole(runner: Runner, checkpoint: str) -> None:
+    """Load a checkpoint that has just the model's parameters; MMEngine's own loading takes what happens to match."""
+    try:
+        runner.load_checkpoint(checkpoint, map_location='cpu', strict=True)
+    except RuntimeError as error:
+        lines = [textwrap.shorten(line, 300) for line in str(error).splitlines() if line.strip()]
+        raise WeightsError('\n'.join([f'{checkpoint} does not fit the model of {runner.cfg.filename}:', *lines[:6]])
+                           ) from None
 
 
 def _dump_metric(cfg: Config, out: str):

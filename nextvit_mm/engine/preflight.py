@@ -40,7 +40,8 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
     raise UserError('\n'.join([
         f'the data for {cfg.filename} is not complete:', *_tree(roots, needed),
         'Give the folder that holds it with --data-root DIR'
-        + (f', or link it:  ln -s DIR {roots[0].rstrip("/")}' if len(roots) == 1 else '')
+        + (f', or link it:  ln -s DIR {roots[0].rstrip("/")}'
+           if len(roots) == 1 and not os.path.isabs(roots[0]) and not os.path.exists(roots[0]) else '')
     ]))
 
 
@@ -50,7 +51,7 @@ def check_checkpoint(path: str) -> None:
     Raises:
         UserError: It does not.
     """
-    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+    if path not in ZOO and '://' not in path and not os.path.isfile(os.path.expanduser(path)):
         raise UserError(f'checkpoint not found: {path}')
 
 
@@ -75,7 +76,7 @@ def _needs(dataset: dict) -> Tuple[str, List[str]]:
     prefix = dataset.get('data_prefix') or {}
     if isinstance(prefix, str):
         prefix = dict(img=prefix)
-    if not prefix and dataset.get('split'):  # MMPretrain's ImageNet
+    if not prefix and dataset['type'] in ('ImageNet', 'ImageNet21k') and dataset.get('split'):
         prefix = dict(img=dataset['split'])
     paths = [dataset['ann_file']] if dataset.get('ann_file') else []
     paths += [os.path.join(folder, '') for folder in prefix.values() if folder]

@@ -1,4 +1,5 @@
 """Table 3 of the Next-ViT paper as data, and the Next Hybrid Strategy as a pure function."""
+import math
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -170,7 +171,7 @@ def _check_int(path: str, value: Any, least: int) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_sequence(value: Any) -> bool:

@@ -22,7 +22,7 @@ class NextViT(BaseModule):
 
     Maps an image batch (B, in_channels, H, W) to a tuple of feature maps (B, C_i, ⌈H/s_i⌉, ⌈W/s_i⌉), one for each
     of ``out_indices``: s = 4, 8, 16, 32 and, in the published variants, C = 96, 256, 512, 1024. Any height and
-    width will do from 25 × 25 on. Channels-last input stays channels-last all the way, without a copy.
+    width will do from 25 × 25 on (in the published variants). Channels-last input stays channels-last all the way, without a copy.
 
     Args:
         arch: ``'small'``, ``'base'``, ``'large'`` (Table 3), or a dict with the keys of
@@ -82,10 +82,12 @@ class NextViT(BaseModule):
         super().__init__(init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
         self.arch: Arch = parse_arch(arch)
         num_stages = len(self.arch.stages)
+        if not isinstance(in_channels, int) or in_channels < 1:
+            raise ValueError(f'in_channels={in_channels!r} must be an integer of at least 1')
         self.out_indices = _normalise_out_indices(out_indices, num_stages)
         for name, rate in (('drop_path_rate', drop_path_rate), ('drop_rate', drop_rate),
                            ('attn_drop_rate', attn_drop_rate)):
-            if not 0 <= rate < 1:
+            if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
                 raise ValueError(f'{name}={rate!r} must lie in [0, 1)')
         _check_choice('out_norm', out_norm, OUT_NORMS)
         _check_choice('sr_mode', sr_mode, EMHSA.SR_MODES)
@@ -147,8 +149,10 @@ class NextViT(BaseModule):
         given = self.init_cfg
         configs = given if isinstance(given, (list, tuple)) else [given]
         self.init_cfg = [dict(c, type='NextViTPretrained') if c['type'] == 'Pretrained' else c for c in configs]
-        super().init_weights()
-        self.init_cfg = given
+        try:
+            super().init_weights()
+        finally:
+            self.init_cfg = given
 
     def train(self, mode: bool = True) -> 'NextViT':
         """Set the mode; frozen parts, and with ``norm_eval`` every BN, stay in eval mode."""

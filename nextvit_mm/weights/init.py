@@ -12,9 +12,9 @@ from .io import unwrap
 from .keys import to_ours
 
 # What a classifier's or detector's file has and a backbone need not take.
-LEFTOVERS = r'(head|proj_head|norm\d|extra_norm_list\.3)\.'
+LEFTOVERS = r'(head|proj_head|norm\d+|extra_norm_list\.\d+)\.'
 # What a backbone may have and a classifier's file does not: the norms that dense models add after stages.
-ADDED = r'norm\d\.'
+ADDED = r'norm\d+\.'
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -53,8 +53,9 @@ class NextViTPretrained:
         if missing or unexpected or misshapen:
             raise WeightsError(f'{self.checkpoint} does not fit the backbone, and nothing was loaded: '
                                f'{_some("missing in the file", missing)}; {_some("not in the model", unexpected)}; '
-                               f'{_some("of another shape", misshapen)}. Is it another size, or another network? '
-                               '(--no-pretrained trains from scratch)')
+                               f'{_some("of another shape", misshapen)}. Is it another size, or another network? In a detector\'s or '
+                               "segmentor's file the backbone's names start with 'backbone.': give init_cfg "
+                               "prefix='backbone.' (--no-pretrained trains from scratch)")
         loaded = {k: v for k, v in state_dict.items() if k in own}
         module.load_state_dict({**own, **loaded})
         left = sorted({k.split('.')[0] for k in state_dict if k not in own})

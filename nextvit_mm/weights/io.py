@@ -2,29 +2,35 @@
 import os
 import pickle
 import re
+import sys
 from pathlib import Path
-from typing import Any, Callable, Mapping, Union
+from typing import Any, Callable, Mapping, Optional, Union
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.utils import digit_version
 
 from ..errors import WeightsError
 from .zoo import HUB_FILE, ZOO
 
 MIRROR_VARIABLE = 'NEXTVIT_MM_WEIGHTS'
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin')
+# torch can be told which objects are harmless, under whatever name they were stored, from 2.6 on. What MMEngine stores
+# in its checkpoints cannot be read tensors-only by older versions, which are left to read as they always have.
+TENSORS_ONLY = digit_version(torch.__version__) >= digit_version('2.6')
 
 
 def allow_mmengine_checkpoints() -> None:
     """Let torch's weights-only unpickler read what MMEngine itself puts into a checkpoint, and nothing else.
 
     A training checkpoint holds, beside tensors, the log history: ``HistoryBuffer`` objects made of NumPy arrays,
-    numbers, and references to the buffer's own statistics. torch 2.4 is the first with such an allow-list; older
-    versions do not read weights-only unless asked, and MMEngine does not ask.
+    numbers, and references to the buffer's own statistics. Does nothing before torch 2.6 (:data:`TENSORS_ONLY`).
     """
-    if not hasattr(torch.serialization, 'add_safe_globals'):
+    if not TENSORS_ONLY:
         return
     multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
     dtypes = {type(np.dtype(kind)) for kind in ('float16', 'float32', 'float64', 'int32', 'int64', 'bool')}
@@ -50,9 +56,11 @@ def _history_statistic(cls: type, name: str) -> Callable:
 def read_weights(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
     """Read one local file: ``.safetensors``, or what ``torch.save`` wrote (zip or legacy), tensors only.
 
+    Before torch 2.6 a file that ``torch.save`` wrote is read without restriction, as MMEngine itself does.
+
     Raises:
-        WeightsError: No such file, a file that is no checkpoint or is cut short, or one that holds anything but
-            tensors, plain containers and MMEngine's records. Nothing in the file is ever run.
+        WeightsError: No such file, a file that is no checkpoint or is cut short, or (from torch 2.6 on) one that
+            holds anything but tensors, plain containers and MMEngine's records; nothing in it is ever run.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -60,7 +68,7 @@ def read_weights(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
     if path.suffix == '.safetensors':
         return _read_safetensors(path, map_location)
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location=map_location, weights_only=TENSORS_ONLY)
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)|allowlisted global (\S+)|`?(\S+\.\S+)`? was not an allowed', str(error))
         if found is None:
@@ -148,6 +156,28 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     return read_weights(filename, map_location)
 
 
-@CheckpointLoader.register_scheme(prefixes='nextvit-(small|base|large)_[^/]*$')
+@CheckpointLoader.register_scheme(prefixes='|'.join(f'{re.escape(name)}$' for name in ZOO))
 def load_from_zoo(filename: str, map_location: Any = None) -> Any:
     return read_weights(locate_weights(filename), map_location)
+
+
+def load_from_url(url: str, model_dir: Optional[str] = None, map_location: Any = None, **_) -> Any:
+    """Fetch a file into torch's cache, whole or not at all, and read it as any local one.
+
+    Raises:
+        WeightsError: It cannot be fetched, or read.
+    """
+    folder = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'))
+    path = folder / os.path.basename(urlparse(url).path)
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
+        except (OSError, ValueError) as error:
+            raise WeightsError(f'{url} could not be fetched ({_first_line(error)})') from None
+    return read_weights(path, map_location)
+
+
+# MMEngine's loaders of every other scheme that names a web address (http, torchvision, open-mmlab, …) end in this
+# function, whose own version, unlike torch.load, does not read tensors only.
+mmengine_checkpoint.load_url = load_from_url

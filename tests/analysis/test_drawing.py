@@ -26,6 +26,14 @@ def test_a_resumed_run_is_one_curve(tmp_path):
     assert matplotlib.image.imread(tmp_path / 'out' / 'losses.png').std() > 0.02
 
 
+def test_a_new_run_in_an_old_folder_is_only_itself(tmp_path):
+    write_log(tmp_path, '20260101_000000', [dict(iter=i, loss=1.0, lr=1e-4) for i in (1, 2, 3)]
+              + [{'step': 2, 'coco/bbox_mAP': 0.9}])
+    write_log(tmp_path, '20260101_010000', [dict(iter=1, loss=5.0, lr=1e-4), {'step': 1, 'coco/bbox_mAP': 0.1}])
+    train, val = read_scalars(tmp_path)
+    assert [r['loss'] for r in train] == [5.0] and [r['coco/bbox_mAP'] for r in val] == [0.1]
+
+
 def test_a_folder_without_log(tmp_path):
     with pytest.raises(UserError, match='holds no log'):
         read_scalars(tmp_path)

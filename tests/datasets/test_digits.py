@@ -77,10 +77,13 @@ def test_made_once_and_never_over_something_else(tmp_path):
     assert make_digits(tmp_path / 'd', SMALL)
     before = digest(tmp_path / 'd')
     assert not make_digits(tmp_path / 'd', SMALL)
-    with pytest.raises(FileExistsError, match='remove it, or choose another folder'):
+    with pytest.raises(FileExistsError, match='other settings .*remove it, or choose another folder'):
         make_digits(tmp_path / 'd', DigitsConfig(train=4, val=2, size=64))
     assert digest(tmp_path / 'd') == before
+    (tmp_path / 'empty').mkdir()
+    assert make_digits(tmp_path / 'empty', SMALL)
     (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'thesis.txt').touch()
     with pytest.raises(FileExistsError, match='mine'):
         make_digits(tmp_path / 'mine', SMALL)
 

@@ -33,7 +33,7 @@ def test_data_root_reaches_wrapped_datasets_and_lists_of_evaluators():
 
 
 def test_data_root_without_datasets_is_an_error():
-    with pytest.raises(UserError, match='some.py has no dataset with a data_root'):
+    with pytest.raises(UserError, match='FakeData of some.py, train_dataloader, has no data_root'):
         cfgs.set_data_root(cfg_of(train_dataloader=dict(dataset=dict(type='FakeData'))), 'new')
 
 

@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nextvit_mm import NextViT
-from nextvit_mm.models.layers import EMHSA
+from nextvit_mm.models.layers import EMHSA, CeilAvgPool2d
 
 from ..conftest import TINY, relative_error, tiny
 
@@ -50,7 +50,8 @@ def test_out_indices(asked, stages):
     (dict(out_indices=()), 'out_indices'), (dict(out_indices=(4, )), 'out_indices'),
     (dict(out_indices=(0, -4)), 'twice'), (dict(out_norm='first'), 'out_norm'), (dict(sr_mode='2d'), 'sr_mode'),
     (dict(frozen_stages=5), 'frozen_stages'), (dict(frozen_stages=-2), 'frozen_stages'),
-    (dict(drop_path_rate=1.0), 'drop_path_rate'), (dict(drop_rate=-0.1), 'drop_rate'),
+    (dict(drop_path_rate=1.0), 'drop_path_rate'), (dict(drop_path_rate='x'), 'drop_path_rate'),
+    (dict(in_channels=0), 'in_channels'), (dict(in_channels='3'), 'in_channels'), (dict(drop_rate=-0.1), 'drop_rate'),
     (dict(out_norm='last', out_indices=(1, )), 'out_norm')])
 def test_arguments_that_make_no_sense_are_refused(kwargs, word):
     with pytest.raises(ValueError, match=word):
@@ -168,6 +169,15 @@ def test_sr_windows_averages_squares():
     assert torch.allclose(reduced[..., 1, 2], x[..., 2:4, 4:].mean((-1, -2)))  # over what is there
     assert not torch.equal(tiny(sr_mode='windows').eval()(torch.ones(1, 3, 64, 64).cumsum(-1))[-1],
                            tiny().eval()(torch.ones(1, 3, 64, 64).cumsum(-1))[-1])
+
+
+@pytest.mark.parametrize('window', [2, 4])
+@pytest.mark.parametrize('size', [(8, 8), (9, 11), (6, 5)])
+def test_pooling_for_export_is_the_same_average(window, size):
+    pool = CeilAvgPool2d(window)
+    x = torch.rand(2, 3, *size, dtype=torch.float64)
+    assert torch.allclose(pool._symbolic_forward(x), pool(x))
+    assert pool(x).shape[2:] == (-(-size[0] // window), -(-size[1] // window))
 
 
 def test_an_input_too_small_names_the_least_size():

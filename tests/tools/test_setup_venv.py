@@ -77,7 +77,8 @@ def test_too_little_disk(setup_venv, tmp_path, monkeypatch):
         setup_venv.check_machine(tmp_path / 'not' / 'there' / 'yet')
 
 
-def test_a_half_made_environment_is_made_anew(setup_venv, tmp_path):
+def test_a_half_made_environment_is_completed(setup_venv, tmp_path):
+    (tmp_path / 'venv' / 'stamps').mkdir(parents=True)
     (tmp_path / 'venv' / 'bin').mkdir(parents=True)
     (tmp_path / 'venv' / 'bin' / 'python').write_text('#!/bin/sh\nexit 1\n')
     (tmp_path / 'venv' / 'bin' / 'python').chmod(0o755)
@@ -89,3 +90,11 @@ def test_every_pin_is_installed(setup_venv):
     commands = ' '.join(' '.join(s.command) for s in setup_venv.list_steps(sys.executable))
     pins = [line for line in (ROOT / 'requirements' / 'tested.txt').read_text().splitlines() if '==' in line]
     assert pins and all(pin in commands for pin in pins)
+
+
+def test_a_folder_of_something_else_is_left_alone(setup_venv, tmp_path):
+    (tmp_path / 'thesis.txt').write_text('years')
+    with pytest.raises(SystemExit, match='was not made by this set-up'):
+        setup_venv.make_venv(tmp_path)
+    assert (tmp_path / 'thesis.txt').read_text() == 'years'
+    assert [p.name for p in tmp_path.iterdir()] == ['thesis.txt']

@@ -4,6 +4,7 @@ import math
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -75,9 +76,12 @@ def test_train_die_resume_evaluate_draw(name, digits, tmp_path):
     assert [r['iter'] for r in actual] == [r['iter'] for r in expected] and first == 1
     assert [r['lr'] for r in actual] == pytest.approx([r['lr'] for r in expected])
     assert all(math.isfinite(r['loss']) for r in actual)
-    # The optimizer's moments came back too: after the same number of steps they have the same count.
-    last = [torch.load(f / 'epoch_2.pth', weights_only=True)['optimizer']['state'] for f in (whole, work_dir)]
-    assert [s['step'] for s in last[0].values()] == [s['step'] for s in last[1].values()]
+    # Weights and optimizer came back: BN has counted as many batches, and every parameter has had as many steps.
+    whole, resumed = (torch.load(f / 'epoch_2.pth', weights_only=True) for f in (whole, work_dir))
+    counts = [{k: v for k, v in c['state_dict'].items() if 'num_batches' in k} for c in (whole, resumed)]
+    assert counts[0] == counts[1] and set(map(int, counts[0].values())) == {len(expected)}
+    steps = [{int(s['step']) for s in c['optimizer']['state'].values()} for c in (whole, resumed)]
+    assert steps[0] == steps[1]
 
     config, data_root, options = case
     run_tool(TEST, config, work_dir / 'epoch_2.pth', '--data-root', data_root, '--work-dir', tmp_path / 'test',
@@ -94,6 +98,8 @@ def test_train_die_resume_evaluate_draw(name, digits, tmp_path):
 def test_without_data_one_message_says_what_is_missing(tmp_path):
     result = run_tool(TRAIN, DETECTOR, cwd=tmp_path, check=False)
     assert result.returncode == 2
+    for wrong in (['--cfg-options', 'batch'], ['--cfg-options', 'model=3']):
+        assert run_tool(TRAIN, DETECTOR, *wrong, cwd=tmp_path, check=False).returncode == 2
     assert 'Traceback' not in result.stderr and 'annotations/instances_train2017.json' in result.stderr
     assert '--data-root' in result.stderr and list(tmp_path.iterdir()) == []
 
@@ -106,6 +112,9 @@ def test_missing_or_dangerous_checkpoints_stop_before_or_without_running(digits,
     common = ['--data-root', digits / 'coco', '--work-dir', tmp_path / 'w']
     gone = run_tool(TEST, DEMO, tmp_path / 'gone.pth', *common, check=False)
     assert gone.returncode == 2 and 'checkpoint not found' in gone.stderr and not (tmp_path / 'w').exists()
+    torch.save(dict(state_dict={'layer.weight': torch.ones(2)}), tmp_path / 'other.pth')
+    other = run_tool(TEST, DEMO, tmp_path / 'other.pth', *common, check=False)
+    assert other.returncode == 2 and 'other.pth does not fit the model' in other.stderr, other.stderr
     torch.save(dict(state_dict={}, meta=dict(bomb=Bomb())), tmp_path / 'bomb.pth')
     for command in ([TEST, DEMO, tmp_path / 'bomb.pth'], [TRAIN, DEMO, '--resume', tmp_path / 'bomb.pth']):
         refused = run_tool(*command, *common, check=False)
@@ -192,7 +201,10 @@ def test_the_same_tools_train_and_test_segmentors_and_classifiers(kind, text, me
 def test_torchrun_scripts_hand_everything_to_the_tool(script, arguments, usage, tmp_path):
     """Without a GPU no process group comes up; the arguments arrive and are checked before one is asked for."""
     command = ['bash', str(ROOT / 'tools' / script)]
-    env = {**os.environ, 'PYTHON': sys.executable, 'PORT': '29531'}
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    env = {**os.environ, 'PYTHON': sys.executable, 'PORT': port}
     bare = subprocess.run(command, capture_output=True, text=True)
     assert bare.returncode == 2 and usage in bare.stderr
     result = subprocess.run([*command, *arguments, '--data-root', 'not here'], cwd=tmp_path, env=env,

@@ -1,7 +1,10 @@
+import functools
+import http.server
 import os
 import pickle
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -130,6 +133,41 @@ def test_an_object_in_a_file_is_refused_by_name_and_never_run(tmp_path, monkeypa
     assert not (tmp_path / 'exploded').exists()
 
 
+@pytest.fixture
+def server(tmp_path):
+    """A web server on this machine for the files of a folder."""
+    folder = tmp_path / 'served'
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield folder, f'http://127.0.0.1:{httpd.server_address[1]}'
+        httpd.shutdown()
+
+
+def test_files_from_the_web_are_read_as_safely(server, tmp_path, monkeypatch):
+    folder, url = server
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'cache'))
+    torch.save(dict(meta=Bomb()), folder / 'bomb.pth')
+    with pytest.raises(WeightsError, match='system, which is refused'):
+        CheckpointLoader.load_checkpoint(f'{url}/bomb.pth')
+    assert not (tmp_path / 'exploded').exists()
+    torch.save(dict(a=torch.ones(2)), folder / 'good.pth')
+    assert CheckpointLoader.load_checkpoint(f'{url}/good.pth')['a'].tolist() == [1, 1]
+    with pytest.raises(WeightsError, match='gone.pth could not be fetched'):
+        CheckpointLoader.load_checkpoint(f'{url}/gone.pth')
+    assert sorted(p.name for p in (tmp_path / 'cache' / 'checkpoints').iterdir()) == ['bomb.pth', 'good.pth']
+
+
+def test_a_file_named_like_published_weights_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('nextvit-small_in1k.safetensors', 'nextvit-small_mine.pth'):
+        state = dict(a=torch.ones(2))
+        safetensors.torch.save_file(state, name) if name.endswith('s') else torch.save(state, name)
+        assert CheckpointLoader.load_checkpoint(name)['a'].tolist() == [1, 1]
+
+
 def test_what_mmengine_stores_is_read(tmp_path):
     history = HistoryBuffer([1.0, 2.0], [1, 1])
     stored = dict(state_dict=dict(w=torch.rand(2)), message_hub=dict(
@@ -209,6 +247,6 @@ def test_a_hub_out_of_reach_says_what_to_do(tmp_path):
     code = ('from nextvit_mm.weights.io import locate_weights\n'
             'try:\n    locate_weights("nextvit-small_in1k")\nexcept Exception as e:\n    print(type(e).__name__, e)')
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={
-        **os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path)})
+        **os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path), 'NEXTVIT_MM_WEIGHTS': ''})
     assert result.stdout.startswith('WeightsError nextvit-small_in1k could not be fetched'), result.stderr
     assert 'NEXTVIT_MM_WEIGHTS' in result.stdout and '--no-pretrained' in result.stdout
