@@ -42,12 +42,12 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
         if isinstance(module, _BatchNorm):
             module.running_mean.normal_(0, 0.2, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            torch.nn.init.normal_(module.bias, 0, 0.2, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.2, generator=generator)
         elif isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
-            torch.nn.init.xavier_normal_(module.weight, gain=0.7, generator=generator)
+            module.weight.data.normal_(0, module.weight[0].numel()**-0.5, generator=generator)
             if module.bias is not None:
-                torch.nn.init.normal_(module.bias, 0, 0.1, generator=generator)
+                module.bias.data.normal_(0, 0.1, generator=generator)
     return model
 
 
