@@ -11,7 +11,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..errors import UserError, WeightsError
 from . import config as cfgs
-from .preflight import check_checkpoint, check_data, check_pretrained
+from .preflight import check_checkpoint, check_data, check_pretrained, check_resumable
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +88,7 @@ def train(config: str,
         cfg.load_from = None if resume == 'auto' else resume
     check_data(cfg, ('train', 'val'))
     if cfg.get('load_from'):
-        check_checkpoint(cfg.load_from)
+        (check_resumable if cfg.get('resume') else check_checkpoint)(cfg.load_from)
     if cfg.get('resume') and (cfg.load_from or find_latest_checkpoint(cfg.work_dir)):
         cfg.model.backbone.init_cfg = None  # what is resumed from holds every weight
     check_pretrained(cfg)

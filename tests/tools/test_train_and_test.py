@@ -115,6 +115,8 @@ def test_missing_or_dangerous_checkpoints_stop_before_or_without_running(digits,
     torch.save(dict(state_dict={'layer.weight': torch.ones(2)}), tmp_path / 'other.pth')
     other = run_tool(TEST, DEMO, tmp_path / 'other.pth', *common, check=False)
     assert other.returncode == 2 and 'other.pth does not fit the model' in other.stderr, other.stderr
+    weights_only = run_tool(TRAIN, DEMO, '--resume', tmp_path / 'other.pth', *common, check=False)
+    assert weights_only.returncode == 2 and 'holds no meta and no optimizer' in weights_only.stderr
     torch.save(dict(state_dict={}, meta=dict(bomb=Bomb())), tmp_path / 'bomb.pth')
     for command in ([TEST, DEMO, tmp_path / 'bomb.pth'], [TRAIN, DEMO, '--resume', tmp_path / 'bomb.pth']):
         refused = run_tool(*command, *common, check=False)
@@ -141,7 +143,7 @@ model = dict(
     data_preprocessor=dict(size=crop_size), pretrained=None,
     backbone=dict(_delete_=True, type='NextViT', arch='small', out_norm='all', norm_cfg=dict(type='SyncBN')),
     neck=dict(in_channels=[96, 256, 512, 1024]), decode_head=dict(num_classes=150))
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+train_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False)  # crops differ in size
 val_dataloader = dict(num_workers=0, persistent_workers=False)
 test_dataloader = val_dataloader
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=1, val_interval=1)
