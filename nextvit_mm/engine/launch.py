@@ -89,7 +89,7 @@ def train(config: str,
     check_data(cfg, ('train', 'val'))
     if cfg.get('load_from'):
         (check_resumable if cfg.get('resume') else check_checkpoint)(cfg.load_from)
-    if cfg.get('resume') and (cfg.load_from or find_latest_checkpoint(cfg.work_dir)):
+    if cfg.get('resume') and 'backbone' in cfg.model and (cfg.load_from or find_latest_checkpoint(cfg.work_dir)):
         cfg.model.backbone.init_cfg = None  # what is resumed from holds every weight
     check_pretrained(cfg)
     cfgs.drop_amp_without_accelerator(cfg)
