@@ -6,11 +6,12 @@ from nextvit_mm.datasets import DigitsConfig, make_digits
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('out_dir', nargs='?', default='data/digits', help='folder to write')
+    parser = argparse.ArgumentParser(description=__doc__, epilog=DigitsConfig.__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('out_dir', nargs='?', default='data/digits', help='folder to write (default: %(default)s)')
     for field in fields(DigitsConfig):
         parser.add_argument(f'--{field.name.replace("_", "-")}', type=field.type, default=field.default,
-                            help=f'see DigitsConfig.{field.name}')
+                            help='default: %(default)s')
     args = vars(parser.parse_args())
     out_dir = args.pop('out_dir')
     try:

@@ -53,8 +53,8 @@ class NextViTPretrained:
         if missing or unexpected or misshapen:
             raise WeightsError(f'{self.checkpoint} does not fit the backbone, and nothing was loaded: '
                                f'{_some("missing in the file", missing)}; {_some("not in the model", unexpected)}; '
-                               f'{_some("of another shape", misshapen)}. Is it another size, or another network? In a detector\'s or '
-                               "segmentor's file the backbone's names start with 'backbone.': give init_cfg "
+                               f'{_some("of another shape", misshapen)}. Is it another size, or another network? '
+                               "In a detector's or segmentor's file the backbone's names start with 'backbone.': give init_cfg "
                                "prefix='backbone.' (--no-pretrained trains from scratch)")
         loaded = {k: v for k, v in state_dict.items() if k in own}
         module.load_state_dict({**own, **loaded})
