@@ -54,6 +54,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['nextvit_mm', 'nextvit_mm.*']),
+    package_data={'nextvit_mm.reproduction': ['data/*', 'data/runs/*']},
     cmdclass=dict(build_py=BuildPyWithMim),
     python_requires='>=3.8',
     install_requires=['torch>=2.1', 'mmengine>=0.10,<1', 'numpy'],

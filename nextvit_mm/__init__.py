@@ -1,8 +1,9 @@
 """Next-ViT (arXiv 2207.05501) for MMDetection, MMSegmentation and MMPretrain. Importing it registers everything."""
 from .models import NextViT
+from .reproduction import PublishedRunHook
 from .version import __version__
 from .weights import allow_mmengine_checkpoints, list_models
 
 allow_mmengine_checkpoints()
 
-__all__ = ['NextViT', '__version__', 'list_models']
+__all__ = ['NextViT', 'PublishedRunHook', '__version__', 'list_models']

@@ -1,11 +1,14 @@
 """Helpers that several test files share."""
+import copy
 import os
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nextvit_mm import NextViT
@@ -14,6 +17,7 @@ from nextvit_mm.datasets import DigitsConfig, make_digits
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('NEXTVIT_MM_SHARED', ROOT.parent / 'shared'))  # real samples and published curves
 DETECTOR = str(ROOT / 'configs' / 'detection' / 'mask_rcnn_nextvit_s_1x.py')
+RECIPES = sorted((ROOT / 'configs').glob('detection/*.py')) + sorted((ROOT / 'configs').glob('segmentation/*.py'))
 DEMO = str(ROOT / 'configs' / 'demo' / 'mask_rcnn_nextvit_s_digits.py')
 
 # One stage-1 NCB, and a group of NCB and NTB in each other stage: every kind of layer, a twentieth of the work.
@@ -25,6 +29,16 @@ TINY = dict(
         dict(num_ncb=1, num_ntb=1, repeats=2, ncb_channels=64, ntb_channels=128, sr_ratio=2, head_dim=16),
         dict(num_ncb=1, num_ntb=1, ncb_channels=96, ntb_channels=128, sr_ratio=1, head_dim=16),
     ])
+
+
+@lru_cache(maxsize=None)
+def _config(path: Path) -> Config:
+    return Config.fromfile(path)
+
+
+def load_config(path) -> Config:
+    """A copy of a config; reading one takes MMEngine half a second."""
+    return copy.deepcopy(_config(Path(path)))
 
 
 def shared(*parts: str) -> Path:

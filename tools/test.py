@@ -10,6 +10,8 @@ def main() -> None:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to a pickle')
     parser.add_argument('--show-dir', metavar='DIR', help='draw every prediction into this folder')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation of the config (several scales, '
+                        'flipped); metrics are named ms/…')
     add_common_arguments(parser)
     run_command(test, parser)
 

@@ -4,3 +4,4 @@ _base_ = [
     'mmdet::_base_/datasets/coco_instance.py',
     'mmdet::_base_/default_runtime.py',
 ]
+custom_hooks = [dict(type='PublishedRunHook', run='mask_rcnn_1x_nextvit_small')]

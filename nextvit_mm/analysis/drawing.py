@@ -1,44 +1,17 @@
 """Pictures of a run: its losses, and its predictions beside the ground truth."""
-import json
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple, Union
+from typing import Sequence, Tuple, Union
 
 import numpy as np
 
 from ..errors import UserError
-
-
-def read_scalars(work_dir: Union[str, Path]) -> Tuple[List[dict], List[dict]]:
-    """The logged training and validation records of a run, resumed parts included, in the order of steps.
-
-    Returns:
-        tuple[list[dict], list[dict]]: Records with ``loss`` (and ``iter``), and records of metrics (and ``step``).
-
-    Raises:
-        UserError: The folder holds no log.
-    """
-    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    if not files:
-        raise UserError(f'{work_dir} holds no log of a run (*/vis_data/scalars.json)')
-    train: Dict[int, dict] = {}
-    val: Dict[int, dict] = {}
-    for file in files:  # sorted by time of start
-        records = [json.loads(line) for line in file.read_text().splitlines()]
-        steps = [record for record in records if 'loss' in record]
-        metrics = [record for record in records if 'loss' not in record]
-        # What a resumed run did again, or a run from the start does anew, replaces what was done before.
-        for done, new, key in ((train, steps, 'iter'), (val, metrics, 'step')):
-            first = min((record[key] for record in new), default=0)
-            for step in [step for step in done if step >= first and new]:
-                del done[step]
-            done.update({record[key]: record for record in new})
-    return [train[i] for i in sorted(train)], [val[i] for i in sorted(val)]
+from .logs import read_scalars
 
 
 def draw_losses(work_dir: Union[str, Path], out_file: Union[str, Path]) -> None:
     """Plot every loss and the learning rate of a run against the iteration, as PNG."""
     train, _ = read_scalars(work_dir)
-    plt = _pyplot()
+    plt = pyplot()
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 7), sharex=True, height_ratios=(4, 1))
     iterations = [record['iter'] for record in train]
     names = sorted({key for record in train for key in record if 'loss' in key}, key=lambda n: (n != 'loss', n))
@@ -52,7 +25,7 @@ def draw_losses(work_dir: Union[str, Path], out_file: Union[str, Path]) -> None:
     bottom.plot(iterations, [record['lr'] for record in train], color='tab:gray')
     bottom.set(xlabel='iteration', ylabel='learning rate')
     bottom.grid(alpha=0.3)
-    _save(figure, out_file)
+    save_figure(figure, out_file)
 
 
 def draw_detections(images: Sequence[np.ndarray], truths: Sequence[dict], predictions: Sequence[dict],
@@ -68,7 +41,7 @@ def draw_detections(images: Sequence[np.ndarray], truths: Sequence[dict], predic
         out_file: The PNG.
         columns: Pairs in a row.
     """
-    plt = _pyplot()
+    plt = pyplot()
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 2.75 * rows), squeeze=False)
     for axis in axes.flat:
@@ -81,11 +54,39 @@ def draw_detections(images: Sequence[np.ndarray], truths: Sequence[dict], predic
         axis.set_title('ground truth                    prediction', fontsize=10)
         for instances, offset in ((truth, 0), (prediction, width + gap.shape[1])):
             _draw_boxes(axis, instances, classes, offset)
-    _save(figure, out_file)
+    save_figure(figure, out_file)
+
+
+def draw_segmentations(images: Sequence[np.ndarray], truths: Sequence[np.ndarray], predictions: Sequence[np.ndarray],
+                       classes: Sequence[str], palette: Sequence[Sequence[int]], out_file: Union[str, Path],
+                       columns: int = 3) -> None:
+    """Draw triples, picture, ground truth and predicted class map, as one PNG with a legend.
+
+    Args:
+        images: RGB pictures, (H, W, 3) uint8.
+        truths, predictions: Class maps, (H, W) of class numbers; 255 is unlabelled, and white.
+        classes, palette: Names of the classes, and their RGB colours.
+        out_file: The PNG.
+        columns: Triples in a row.
+    """
+    plt = pyplot()
+    rows = -(-len(images) // columns)
+    colours = np.full((256, 3), 255, np.uint8)
+    colours[:len(palette)] = palette
+    figure, axes = plt.subplots(rows, columns, figsize=(6 * columns, 2.3 * rows + 0.6), squeeze=False)
+    for axis in axes.flat:
+        axis.axis('off')
+    for axis, image, truth, prediction in zip(axes.flat, images, truths, predictions):
+        gap = np.full((image.shape[0], max(image.shape[1] // 40, 2), 3), 255, np.uint8)
+        axis.imshow(np.concatenate([image, gap, colours[truth], gap, colours[prediction]], axis=1))
+        axis.set_title('picture          ground truth          prediction', fontsize=10)
+    patches = [plt.Rectangle((0, 0), 1, 1, color=np.divide(colour, 255)) for colour in palette]
+    figure.legend(patches, classes, loc='lower center', ncols=min(len(classes), 12), frameon=False)
+    save_figure(figure, out_file, bottom=0.6 / (2.3 * rows + 0.6))
 
 
 def _draw_boxes(axis, instances: dict, classes: Sequence[str], offset: float) -> None:
-    plt = _pyplot()
+    plt = pyplot()
     scores = instances.get('scores', [None] * len(instances['labels']))
     for (x1, y1, x2, y2), label, score in zip(instances['boxes'], instances['labels'], scores):
         colour = _colour(label)
@@ -103,10 +104,15 @@ def _with_masks(image: np.ndarray, masks: np.ndarray, labels: Sequence[int]) -> 
 
 
 def _colour(label: int) -> Tuple[float, ...]:
-    return _pyplot().get_cmap('tab10')(int(label) % 10)[:3]
+    return pyplot().get_cmap('tab10')(int(label) % 10)[:3]
 
 
-def _pyplot():
+def pyplot():
+    """matplotlib's pyplot, drawing without a screen.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
     try:
         import matplotlib
     except ImportError:
@@ -116,8 +122,9 @@ def _pyplot():
     return plt
 
 
-def _save(figure, out_file: Union[str, Path]) -> None:
+def save_figure(figure, out_file: Union[str, Path], bottom: float = 0.0) -> None:
+    """Write a figure as PNG, its folder with it, and close it; ``bottom`` is the share kept for a legend."""
     Path(out_file).parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, bottom, 1, 1))
     figure.savefig(out_file, dpi=110)
-    _pyplot().close(figure)
+    pyplot().close(figure)

@@ -125,6 +125,23 @@ def draw_predictions(cfg: Config, show_dir: str) -> None:
         hook.update(enable=True, interval=1, out_dir=show_dir)
 
 
+def use_tta(cfg: Config) -> None:
+    """Test with the config's test-time augmentation; its metrics are named ``ms/…``.
+
+    Raises:
+        UserError: The config has no ``tta_model`` or no ``tta_pipeline``.
+    """
+    missing = [name for name in ('tta_model', 'tta_pipeline') if not cfg.get(name)]
+    if missing:
+        raise UserError(f'--tta needs {" and ".join(missing)}, which {cfg.filename} does not have')
+    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
+    evaluators = cfg.test_evaluator
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        evaluator.prefix = 'ms'
+    cfg.model = dict(**cfg.tta_model, module=cfg.model)
+
+
 def _backbone(cfg: Config) -> dict:
     model = cfg.get('model', {})
     if 'backbone' not in model:

@@ -105,7 +105,8 @@ def test(config: str,
          cfg_options: Optional[dict] = None,
          launcher: str = 'none',
          out: Optional[str] = None,
-         show_dir: Optional[str] = None) -> dict:
+         show_dir: Optional[str] = None,
+         tta: bool = False) -> dict:
     """Evaluate a checkpoint; the arguments are the flags of ``tools/test.py``.
 
     Args:
@@ -113,6 +114,7 @@ def test(config: str,
         checkpoint: The weights.
         out: ``.pkl`` file for all predictions.
         show_dir: Folder for a picture of every prediction.
+        tta: Test with the config's test-time augmentation; metrics are then named ``ms/…``.
 
     Returns:
         dict: Metrics by name.
@@ -127,6 +129,8 @@ def test(config: str,
     check_checkpoint(checkpoint)
     if show_dir:
         cfgs.draw_predictions(cfg, show_dir)
+    if tta:
+        cfgs.use_tta(cfg)
     runner = _build_runner(cfg)
     _load_whole(runner, checkpoint)
     if out:

@@ -1,0 +1,3 @@
+_base_ = 'mask_rcnn_nextvit_s_3x.py'
+model = dict(backbone=dict(arch='base', drop_path_rate=0.2, init_cfg=dict(checkpoint='nextvit-base_in1k')))
+custom_hooks = [dict(type='PublishedRunHook', run='mask_rcnn_3x_nextvit_base', note='published: also random crops')]

@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/models/mask_rcnn_nextvit.py',
+    '../_base_/schedules/adamw_3x.py',
+    '../_base_/datasets/coco_instance_ms.py',
+    'mmdet::_base_/default_runtime.py',
+]
+custom_hooks = [dict(type='PublishedRunHook', run='mask_rcnn_3x_nextvit_small', note='published: also random crops')]

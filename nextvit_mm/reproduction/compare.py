@@ -1,0 +1,138 @@
+"""When and how a run can be laid beside a published one."""
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Dict, List, Optional, Union
+
+import numpy as np
+
+from ..errors import UserError
+from .published import PublishedRun
+
+RECORD = 'published_run.json'  # in the work dir: what the hook found out about the run
+# The published band. The authors' windows of 500 iterations scatter about their neighbours by 1 to 3 % (standard
+# deviation) and, while the rate stays, by 5 % at most; their evaluations by 0.6 points of AP and 0.9 of mIoU. A run
+# of the same recipe may lie as far from theirs as that on both sides, so the band is about twice as wide.
+LOSS_BAND = 0.10  # of the published loss
+AP_BAND = 0.015  # 1.5 points, AP as MMDetection logs it
+MIOU_BAND = 2.5  # points, mIoU as MMSegmentation logs it, in %
+HEADLINES = {'coco/bbox_mAP': AP_BAND, 'coco/segm_mAP': AP_BAND, 'mIoU': MIOU_BAND}
+# A training set may lack a few images (of COCO's some are filtered), an epoch a few iterations.
+SAME = 0.01
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a run is laid beside a published one.
+
+    Attributes:
+        run: The published run's name.
+        scale: Iterations of this run that see as many images as one published iteration; None: no comparison.
+        remarks: What the user should know; where ``scale`` is None, why.
+        pretrained: Whether the run started from pretrained weights.
+    """
+    run: str
+    scale: Optional[float]
+    remarks: List[str] = field(default_factory=list)
+    pretrained: bool = True
+
+    def save(self, work_dir: Union[str, Path]) -> None:
+        """Write it into the work dir, whole or not at all."""
+        path = Path(work_dir, RECORD)
+        part = path.with_suffix('.part')
+        part.write_text(json.dumps(asdict(self), indent=2) + '\n')
+        part.replace(path)
+
+    @classmethod
+    def load(cls, work_dir: Union[str, Path]) -> Optional['Comparison']:
+        """Read it from a work dir; None if it is not there.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        path = Path(work_dir, RECORD)
+        if not path.is_file():
+            return None
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise UserError(f'{path} cannot be read ({error}): remove it, and name the run with --run') from None
+
+
+def plan_comparison(run: PublishedRun, images_per_iter: int, max_iters: int,
+                    train_images: Optional[int] = None, pretrained: bool = True) -> Comparison:
+    """Decide whether a run can be compared with a published one, and over which axis.
+
+    Two runs of the same recipe are at the same point when they have seen the same share of the same number of images.
+    So another batch size is compared along a rescaled axis where the whole run still sees as many images; a run
+    that sees more or fewer is on another schedule, and nothing of it can be compared.
+
+    Args:
+        run: The published run.
+        images_per_iter: Images of one iteration, over all processes.
+        max_iters: Iterations of the whole run.
+        train_images: Images of the training set; None: unknown, taken to be the published ones.
+        pretrained: Whether the backbone starts from pretrained weights.
+
+    Returns:
+        Comparison: With ``scale=None`` and the reasons where there is nothing to compare.
+    """
+    reasons = []
+    if train_images is not None and not _same(train_images, run.train_images):
+        reasons.append(f'the training set has {train_images:,} images, the published one {run.train_images:,}')
+    seen, published = images_per_iter * max_iters, run.batch_size * run.max_iters
+    if not _same(seen, published):
+        reasons.append(f'the run sees {max_iters:,} × {images_per_iter} = {seen:,} images, the published one '
+                       f'{run.max_iters:,} × {run.batch_size} = {published:,}')
+    if not pretrained:
+        reasons.append('it starts from random weights, the published one from a pretrained backbone')
+    if reasons:
+        return Comparison(run.name, None, reasons, pretrained)
+    if images_per_iter == run.batch_size:
+        return Comparison(run.name, 1.0)
+    scale = run.batch_size / images_per_iter
+    return Comparison(run.name, scale, [
+        f'{images_per_iter} images an iteration instead of {run.batch_size}, and as many in all: iteration i is laid '
+        f'beside the published i / {scale:g}'
+    ])
+
+
+def published_mean(run: PublishedRun, key: str, iteration: float) -> float:
+    """A training value of a published run at any iteration: its means over 500, taken to stand at their middle.
+
+    Returns:
+        float: Linearly interpolated; before the first middle and after the last, the first and last mean.
+    """
+    points = [(record['iter'] - run.WINDOW / 2, record[key]) for record in run.train if record.get(key) is not None]
+    return float(np.interp(iteration, *zip(*points)))
+
+
+def rate_is_published(rate: float, printed: float) -> bool:
+    """Whether a learning rate is the one that a log printed with four significant digits, give or take the last."""
+    return math.isclose(rate, printed, rel_tol=0, abs_tol=1.5 * 10.0**(math.floor(math.log10(printed)) - 3))
+
+
+def loss_is_outside(loss: float, published: float) -> bool:
+    """Whether a mean loss lies outside the published band."""
+    return not abs(loss - published) <= LOSS_BAND * published
+
+
+def metrics_outside(metrics: Dict[str, float], published: Dict[str, float]) -> List[str]:
+    """The headline metrics that lie outside the published band, which reaches as far above as below."""
+    return [key for key, band in HEADLINES.items()
+            if key in metrics and published.get(key) is not None and not abs(metrics[key] - published[key]) <= band]
+
+
+def published_evaluation(run: PublishedRun, iteration: float) -> Optional[dict]:
+    """The published evaluation after that many published iterations, give or take 1 % of the way from one to the next.
+
+    An epoch need not have exactly as many iterations as the published one.
+    """
+    interval = run.val[0]['iter']
+    nearest = min(run.val, key=lambda record: abs(record['iter'] - iteration))
+    return nearest if abs(nearest['iter'] - iteration) <= SAME * interval else None
+
+
+def _same(a: float, b: float) -> bool:
+    return abs(a - b) <= SAME * b

@@ -1,0 +1,140 @@
+"""While a run trains: how far it is from the published one."""
+from typing import Dict, List, Optional, Sequence, Union
+
+from mmengine.dist import get_world_size, master_only
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from .compare import (Comparison, loss_is_outside, metrics_outside, plan_comparison, published_evaluation,
+                      published_mean, rate_is_published)
+from .published import load_run
+
+DataBatch = Optional[Union[dict, tuple, list]]
+
+
+@HOOKS.register_module()
+class PublishedRunHook(Hook):
+    """Lays a run beside one of the authors' while it trains.
+
+    - In every line of the log, and in every visualization backend: ``published/loss``, the published loss at this
+      point, and ``published/loss_difference``, this run's less it.
+    - After every 500 published iterations: the learning rate and the mean of every loss beside the published ones.
+    - After every evaluation: every metric beside the published one.
+    - One warning when the loss leaves the published band (twice in a row), one when a metric does, one when the
+      learning rate is not the published one.
+
+    Where batch size, length, data or start differ, it says at the start what follows from it: the axis is rescaled
+    where the run sees as many images as the published one; otherwise nothing is compared. What it found is left in
+    the work dir (``published_run.json``) for ``tools/compare_run.py``. It changes nothing of the training.
+
+    Args:
+        run: Name of the published run (:func:`nextvit_mm.reproduction.list_runs`).
+        note: What else tells the recipe from the published run's, for the log. Default None.
+
+    Raises:
+        UserError: There is no such run.
+    """
+
+    priority = 'NORMAL'  # after the losses have been recorded, before the logger writes them
+
+    def __init__(self, run: str, note: Optional[str] = None) -> None:
+        self.run = load_run(run)
+        self.note = note
+        self.comparison: Optional[Comparison] = None
+        self._warned: set = set()
+        self._outside = 0  # windows in a row
+
+    def before_train(self, runner: Runner) -> None:
+        loader = runner.train_dataloader
+        self.comparison = plan_comparison(
+            self.run,
+            images_per_iter=loader.batch_sampler.batch_size * get_world_size(),
+            max_iters=runner.max_iters,
+            train_images=len(loader.dataset),
+            pretrained=_started_pretrained(runner))
+        off = self.comparison.scale is None
+        lines = [f'not compared with the published run {self.run.name}:' if off else
+                 f'compared with the published run {self.run.name}; band: docs/reproduction.md']
+        lines += [f'  {remark}' for remark in self.comparison.remarks + ([self.note] if self.note else [])]
+        (runner.logger.warning if off else runner.logger.info)('\n'.join(lines))
+        if not off:
+            self._windows = {round(record['iter'] * self.comparison.scale): record for record in self.run.train}
+        self._save(runner)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None,
+                         outputs: Optional[dict] = None) -> None:
+        if self.comparison.scale is None:
+            return
+        iteration = runner.iter + 1
+        hub = runner.message_hub
+        published = published_mean(self.run, 'loss', iteration / self.comparison.scale)
+        hub.update_scalar('train/published/loss', published)
+        hub.update_scalar('train/published/loss_difference', hub.get_scalar('train/loss').current() - published)
+        if iteration in self._windows:
+            self._compare_window(runner, iteration, self._windows[iteration])
+
+    def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
+        if self.comparison is None or self.comparison.scale is None or not metrics:  # evaluation without training
+            return
+        published = published_evaluation(self.run, runner.iter / self.comparison.scale)
+        if published is None:
+            return
+        names = [name for name in published if name in metrics and published[name] is not None]
+        self._report(runner, runner.iter, 'evaluation', {name: metrics[name] for name in names}, published)
+        for name in metrics_outside(metrics, published):
+            self._warn_once(runner, 'metric', f'{name} is {metrics[name]:.4g} after {runner.iter:,} iterations, '
+                            f'{published[name]:.4g} in the published run')
+
+    def _compare_window(self, runner: Runner, iteration: int, published: dict) -> None:
+        """Compare the means over the iterations of one published mean."""
+        hub = runner.message_hub
+        window = round(self.run.WINDOW * self.comparison.scale)
+        lr = hub.get_scalar('train/lr').current()
+        if not rate_is_published(lr, published['lr']):
+            self._warn_once(runner, 'lr', f'the learning rate is {lr:.3e} in iteration {iteration:,}, '
+                            f'{published["lr"]:.3e} in the published run')
+        names = [name for name in published if f'train/{name}' in hub.log_scalars and ('loss' in name or 'acc' in name)]
+        buffers: Dict[str, HistoryBuffer] = {name: hub.get_scalar(f'train/{name}') for name in names}
+        # A run that was resumed from a file without its history has too few values for its first mean.
+        means = {name: buffer.mean(window) for name, buffer in buffers.items()
+                 if len(buffer.data[0]) >= window and published[name] is not None}
+        if 'loss' not in means:
+            return
+        self._report(runner, iteration, f'mean over {window} iterations', dict(lr=lr, **means), published)
+        self._outside = self._outside + 1 if loss_is_outside(means['loss'], published['loss']) else 0
+        if self._outside == 2:
+            self._warn_once(runner, 'loss', f'the loss is {means["loss"]:.4f} on average over the last {window} '
+                            f'iterations, {published["loss"]:.4f} in the published run')
+
+    @master_only
+    def _report(self, runner: Runner, iteration: int, what: str, own: Dict[str, float], published: dict) -> None:
+        """Log values beside the published ones, and hand both to the visualization backends."""
+        columns = ((name, value, published[name]) for name, value in own.items())
+        runner.logger.info(f'iteration {iteration:,}, {what}, this run | published | difference\n' + '\n'.join(
+            f'  {name:<16} {value:>10.4g} | {theirs:>10.4g} | {value - theirs:>+10.2g}'
+            for name, value, theirs in columns))
+        scalars = {f'published/{what.split()[0]}/{name}': published[name] for name in own}
+        scalars.update({f'{key}_difference': own[key.split('/', 2)[2]] - value for key, value in scalars.items()})
+        runner.visualizer.add_scalars(scalars, step=iteration)
+
+    @master_only
+    def _warn_once(self, runner: Runner, what: str, message: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            runner.logger.warning(f'left the published run {self.run.name}: {message} (said once)')
+
+    @master_only
+    def _save(self, runner: Runner) -> None:
+        self.comparison.save(runner.work_dir)
+
+
+def _started_pretrained(runner: Runner) -> bool:
+    """Whether the run had a checkpoint, or a backbone initialised from one, when it began."""
+    if runner.iter > 0:  # resumed; how it began was written down then
+        begun = Comparison.load(runner.work_dir)
+        return begun is None or begun.pretrained
+    init_cfg = runner.cfg.get('model', {}).get('backbone', {}).get('init_cfg') or []
+    configs: Sequence[dict] = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    return bool(runner._load_from) or any('Pretrained' in config.get('type', '') for config in configs)

@@ -1,0 +1,73 @@
+"""The learning rate of every config, against the one that the published runs printed."""
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
+
+from nextvit_mm.reproduction import list_runs, load_run
+
+from ..conftest import DETECTOR, RECIPES, load_config
+
+EPOCH_LENGTH = 7330  # COCO: 117,266 pictures with a box, 16 at a time
+
+
+def learning_rates(cfg: Config) -> list:
+    """The rate of every iteration of a config, stepping its schedulers as MMEngine's hook does."""
+    max_iters = cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs * EPOCH_LENGTH
+    return _learning_rates(json.dumps(cfg.param_scheduler), cfg.optim_wrapper.optimizer.lr, max_iters)
+
+
+@lru_cache(maxsize=None)
+def _learning_rates(param_scheduler: str, lr: float, max_iters: int) -> list:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    schedulers = [PARAM_SCHEDULERS.build(dict(s, optimizer=optimizer)) for s in json.loads(param_scheduler)]
+    rates = []
+    for iteration in range(1, max_iters + 1):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            if not scheduler.by_epoch or iteration % EPOCH_LENGTH == 0:
+                scheduler.step()
+    return rates
+
+
+def units_apart(rate: float, printed: float) -> int:
+    """Difference in units of the last printed digit, of which the logs have four significant ones."""
+    unit = 10.0**(int(f'{printed:.3e}'.split('e')[1]) - 3)
+    return abs(round(rate / unit) - round(printed / unit))
+
+
+@pytest.mark.parametrize('config', RECIPES, ids=lambda p: p.stem)
+def test_learning_rate_is_the_published_one_at_every_recorded_iteration(config: Path):
+    """The log counts from 1 and prints the rate with which that iteration was done."""
+    cfg = load_config(config)
+    run = load_run(cfg.custom_hooks[0].run)
+    rates = learning_rates(cfg)
+    # The paper's Semantic FPN takes twice the iterations at half the batch, so iteration 2(i - 1) has i's rate.
+    stretch = 2 if 'semantic_fpn' in config.stem and not config.stem.endswith('_released') else 1
+    assert len(rates) == stretch * run.max_iters
+    assert len(run.train) >= run.max_iters // 500 - run.length
+    for record in run.train:
+        assert units_apart(rates[stretch * (record['iter'] - 1)], record['lr']) <= 1, record['iter']
+
+
+def test_every_published_dense_run_has_a_config():
+    runs = {load_config(path).custom_hooks[0].run for path in RECIPES}
+    assert runs == {name for name in list_runs() if not name.startswith('nextvit_')} and len(runs) == 18
+
+
+@pytest.mark.parametrize('part, change', [
+    ('optimizer', dict(lr=1.002e-4)), ('LinearLR', dict(end=500)), ('LinearLR', dict(end=502)),
+    ('MultiStepLR', dict(milestones=[8, 12])), ('MultiStepLR', dict(milestones=[7, 11])),
+    ('MultiStepLR', dict(gamma=0.2))
+], ids=str)
+def test_the_comparison_notices_a_changed_digit(part, change):
+    cfg = load_config(DETECTOR)
+    parts = dict(optimizer=cfg.optim_wrapper.optimizer, **{s.type: s for s in cfg.param_scheduler})
+    parts[part].update(change)
+    rates = learning_rates(cfg)
+    assert any(units_apart(rates[r['iter'] - 1], r['lr']) > 1 for r in load_run('mask_rcnn_1x_nextvit_small').train)

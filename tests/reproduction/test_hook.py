@@ -1,0 +1,151 @@
+"""The hook in real MMEngine runs of a toy model."""
+import json
+import re
+
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+
+from nextvit_mm.analysis import read_scalars
+from nextvit_mm.errors import UserError
+from nextvit_mm.reproduction import PublishedRun, hook as hook_module
+
+LR = 0.01
+
+
+class SmallRun(PublishedRun):
+    WINDOW = 5
+
+
+def small_run(loss=1.0, miou=50.0, lr=LR) -> PublishedRun:
+    """40 iterations of 4 images, evaluated every 10."""
+    return SmallRun(
+        'small', 40, 'iters', 4, 100,
+        train=[dict(iter=i, lr=lr, loss=loss, **{'decode.loss_ce': loss / 2}) for i in range(5, 41, 5)],
+        val=[dict(iter=i, mIoU=miou) for i in range(10, 41, 10)])
+
+
+class Toy(BaseModel):
+    """Its loss is 1 whatever it learns."""
+
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, inputs, mode='tensor'):
+        if mode == 'loss':
+            return dict(loss=1 + 0 * self.weight.sum(), other=torch.ones(1))
+        return [inputs]
+
+
+class Miou(BaseMetric):
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        return dict(mIoU=50.0)
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+
+    def _train(run=small_run(), batch_size=4, max_iters=40, images=100, pretrained=True, interval=10, **kwargs):
+        monkeypatch.setattr(hook_module, 'load_run', lambda name: run)
+        data = [torch.zeros(1) for _ in range(images)]
+        init_cfg = dict(init_cfg=dict(type='Pretrained', checkpoint='x')) if pretrained else {}
+        runner = Runner(
+            Toy(), str(tmp_path / 'work'),
+            train_dataloader=dict(dataset=data, batch_size=batch_size, sampler=dict(type='InfiniteSampler'),
+                                  collate_fn=dict(type='default_collate')),
+            val_dataloader=dict(dataset=data[:4], batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False),
+                                collate_fn=dict(type='default_collate')),
+            val_evaluator=[Miou()], val_cfg=dict(),
+            train_cfg=dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 4),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=LR)),
+            default_hooks=dict(logger=dict(type='LoggerHook', interval=interval, log_metric_by_epoch=False),
+                               checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=20)),
+            log_processor=dict(by_epoch=False),
+            custom_hooks=[dict(type='PublishedRunHook', run='small')],
+            cfg=dict(model=dict(backbone=init_cfg)),
+            experiment_name=f'run{len(list(tmp_path.rglob("*.log")))}', **kwargs)
+        # data_preprocessor casts; the toy takes the batch as it is
+        runner.model.data_preprocessor.forward = lambda data, training=False: dict(inputs=data)
+        runner.train()
+        log = max(tmp_path.rglob('*.log'), key=lambda p: p.stat().st_mtime_ns).read_text()
+        return runner, log
+
+    return _train
+
+
+def scalars(runner):
+    file = next(p for p in [*map(str, [runner.work_dir])])
+    records = []
+    from pathlib import Path
+    for path in sorted(Path(file).glob('*/vis_data/scalars.json')):
+        records += [json.loads(line) for line in path.read_text().splitlines()]
+    return records
+
+
+def test_published_values_stand_beside_the_users(train):
+    runner, log = train(small_run(loss=1.02, miou=49.0))
+    assert 'compared with the published run small' in log
+    assert len(re.findall(r'Iter\(train\).*published/loss: 1\.0200 +published/loss_difference: -0\.0200', log)) == 4
+    assert len(re.findall('mean over 5 iterations', log)) == 8
+    assert len(re.findall(r'mIoU +50 \| +49 \| +\+1', log)) == 4
+    assert 'left the published run' not in log
+    records = scalars(runner)
+    assert sum('published/mean/loss_difference' in r for r in records) == 8
+    assert [r['published/evaluation/mIoU_difference'] for r in records if 'published/evaluation/mIoU' in r] == [1.0] * 4
+    train_records, val = read_scalars(runner.work_dir)
+    assert len(train_records) == 4 and not any(k.startswith('published') for r in train_records for k in r)
+    assert [r['mIoU'] for r in val] == [50.0] * 4
+    assert json.loads((tmp := runner.work_dir + '/published_run.json') and open(tmp).read())['scale'] == 1.0
+
+
+def test_the_rate_is_compared_too(train):
+    assert 'learning rate is 1.000e-02' in train(small_run(lr=0.02))[1]
+
+
+@pytest.mark.parametrize('run, words', [(small_run(loss=1.2), 'the loss is 1.0000'), (small_run(miou=53), 'mIoU is 50')])
+def test_leaving_the_band_is_said_once(train, run, words):
+    log = train(run)[1]
+    assert log.count('left the published run') == 1 and words in log
+
+
+def test_a_smaller_batch_is_laid_over_a_longer_axis(train):
+    runner, log = train(small_run(loss=1.02), batch_size=2, max_iters=80)
+    assert 'i / 2' in log and len(re.findall('mean over 10 iterations', log)) == 8
+    assert len(re.findall('iteration 20, evaluation', log)) == 1
+
+
+@pytest.mark.parametrize('kwargs, words', [
+    (dict(max_iters=20), '20 × 4 = 80 images'), (dict(images=50), '50 images'),
+    (dict(pretrained=False), 'random weights'), (dict(batch_size=8), '40 × 8')
+])
+def test_off_with_the_reason(train, kwargs, words):
+    runner, log = train(**kwargs)
+    assert 'not compared with the published run small' in log and words in log
+    assert 'published/loss' not in log and 'left the' not in log
+
+
+def test_resuming_goes_on_where_it_was(train, tmp_path):
+    """Means over windows that began before the interruption are whole, because the log's history is in the checkpoint."""
+    train(small_run(loss=1.02))
+    (tmp_path / 'work' / 'last_checkpoint').write_text(str(tmp_path / 'work' / 'iter_20.pth'))
+    _, log = train(small_run(loss=1.02), resume=True, interval=3)
+    assert 'iteration 25, mean over 5 iterations' in log and 'iteration 20, mean' not in log
+    assert len(re.findall('mean over 5 iterations', log)) == 4
+
+
+def test_a_resumed_run_from_scratch_stays_off(train, tmp_path):
+    train(pretrained=False)
+    (tmp_path / 'work' / 'last_checkpoint').write_text(str(tmp_path / 'work' / 'iter_20.pth'))
+    assert 'random weights' in train(pretrained=False, resume=True)[1]
+
+
+def test_an_unknown_run_is_refused():
+    with pytest.raises(UserError, match='mask_rcnn_1x_nextvit_small'):
+        hook_module.PublishedRunHook('mask_rcnn')
