@@ -79,7 +79,8 @@ def draw_segmentations(images: Sequence[np.ndarray], truths: Sequence[np.ndarray
     for axis, image, truth, prediction in zip(axes.flat, images, truths, predictions):
         gap = np.full((image.shape[0], max(image.shape[1] // 40, 2), 3), 255, np.uint8)
         axis.imshow(np.concatenate([image, gap, colours[truth], gap, colours[prediction]], axis=1))
-        axis.set_title('picture          ground truth          prediction', fontsize=10)
+        for i, title in enumerate(('picture', 'ground truth', 'prediction')):
+            axis.text((i + 0.5) * (image.shape[1] + gap.shape[1]), -3, title, fontsize=9, ha='center', va='bottom')
     patches = [plt.Rectangle((0, 0), 1, 1, color=np.divide(colour, 255)) for colour in palette]
     figure.legend(patches, classes, loc='lower center', ncols=min(len(classes), 12), frameon=False)
     save_figure(figure, out_file, bottom=0.6 / (2.3 * rows + 0.6))

@@ -149,6 +149,9 @@ def _prepare(config: str, work_dir: Optional[str], data_root: Optional[str], cfg
 
 
 def _build_runner(cfg: Config) -> Runner:
+    # MM configs call every visualizer 'visualizer', and MMEngine would hand a second run of this process the first
+    # one's, with its folder; without a name it takes the experiment's.
+    cfg.get('visualizer', {}).pop('name', None)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 

@@ -131,3 +131,17 @@ def test_missing_config_and_checkpoint(tmp_path):
     with pytest.raises(UserError, match='checkpoint not found: .*gone.pth'):
         check_checkpoint(str(tmp_path / 'gone.pth'))
     check_checkpoint('https://example.org/x.pth')
+
+
+def test_tta_wraps_the_model_and_names_its_metrics():
+    cfg = cfg_of(model=dict(type='M'), tta_model=dict(type='T'), tta_pipeline=[dict(type='P')],
+                 test_dataloader=dict(dataset=dict(type='R', dataset=dict(type='D', pipeline=[]))),
+                 test_evaluator=[dict(type='E')])
+    cfgs.use_tta(cfg)
+    assert cfg.model == dict(type='T', module=dict(type='M'))
+    assert cfg.test_dataloader.dataset.dataset.pipeline == [dict(type='P')] and cfg.test_evaluator[0].prefix == 'ms'
+
+
+def test_tta_needs_a_config_that_has_it():
+    with pytest.raises(UserError, match='tta_pipeline'):
+        cfgs.use_tta(cfg_of(model=dict(type='M'), tta_model=dict(type='T')))

@@ -1,11 +1,13 @@
 import matplotlib.image
 import pytest
+import torch
 
+from nextvit_mm import NextViT
 from nextvit_mm.datasets import DigitsConfig
 from nextvit_mm.engine.demo import run_demo
 from nextvit_mm.errors import UserError
 
-from ..conftest import DEMO
+from ..conftest import DEMO, ROOT, randomise
 
 QUICK = {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'train_dataloader.num_workers': 0,
          'train_dataloader.persistent_workers': False, 'val_dataloader.num_workers': 0,
@@ -21,3 +23,22 @@ def test_the_demo_makes_trains_evaluates_and_draws(tmp_path, capsys):
         assert matplotlib.image.imread(tmp_path / 'demo' / picture).std() > 0.02
     with pytest.raises(UserError, match='other settings'):
         run_demo(DEMO, str(tmp_path / 'digits'), str(tmp_path / 'demo'), QUICK, DigitsConfig(train=5))
+
+
+@pytest.mark.parametrize('head', ['semantic_fpn', 'upernet'])
+def test_the_demo_of_a_segmentor_starts_from_a_detector(head, tmp_path, capsys):
+    detector = {f'backbone.{k}': v for k, v in randomise(NextViT('small')).state_dict().items()}
+    torch.save(dict(state_dict=detector), tmp_path / 'detector.pth')
+    quick = {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'default_hooks.checkpoint.interval': 2,
+             'default_hooks.logger.interval': 1, 'train_dataloader.num_workers': 0, 'train_dataloader.batch_size': 2,
+             'train_dataloader.persistent_workers': False, 'val_dataloader.num_workers': 0,
+             'val_dataloader.persistent_workers': False,
+             'model.backbone.init_cfg.checkpoint': str(tmp_path / 'detector.pth')}
+    config = str(ROOT / 'configs' / 'demo' / f'{head}_nextvit_s_digits.py')
+    metrics = run_demo(config, str(tmp_path / 'digits'), str(tmp_path / 'demo'), quick,
+                       DigitsConfig(train=4, val=2))
+    assert 0 <= metrics['mIoU'] <= 100
+    out = capsys.readouterr().out
+    assert 'mIoU 0.' in out and 'not in the file: norm0, norm1, norm2, norm3' in out
+    for picture in ('predictions.png', 'losses.png'):
+        assert matplotlib.image.imread(tmp_path / 'demo' / picture).std() > 0.02

@@ -13,6 +13,8 @@ def test_a_wheel_ships_configs_tools_and_model_index(tmp_path):
                  'tools/train.py', 'tools/dist_train.sh', 'model-index.yml'):
         assert f'nextvit_mm/.mim/{name}' in names
     assert 'nextvit_mm/models/nextvit.py' in names
+    for name in ('table6.csv', 'errata.csv', 'runs/mask_rcnn_1x_nextvit_small.json'):
+        assert f'nextvit_mm/reproduction/data/{name}' in names
     assert not [n for n in names if n.startswith('tests/') or '__pycache__' in n]
 
 
