@@ -1,19 +1,22 @@
-# make demo | make test | make learn — each sets everything up by itself, and only once.
+# make demo | make test | make segment | make learn — each sets everything up by itself, and only once.
 VENV ?= .venv
 PYTHON ?= python3
 RUN := $(VENV)/bin/python
 
 DEMO_DATA ?= data/digits
 DEMO_DIR ?= work_dirs/demo
+SEGMENT_DIR ?= work_dirs/segment
 LEARN_DIR ?= work_dirs/learn
+SEGMENTOR ?= semantic_fpn
 
-.PHONY: help setup demo learn test
+.PHONY: help setup demo segment learn test
 
 help:
-	@echo "make demo    train Mask R-CNN on a small data set, draw its predictions"
-	@echo "make test    run the tests"
-	@echo "make learn   the demo at four times the length"
-	@echo "make setup   only the environment, in $(VENV) (another place: make VENV=DIR …)"
+	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
+	@echo "make test     run the tests"
+	@echo "make segment  train Semantic FPN from the demo's backbone, or with SEGMENTOR=upernet UperNet"
+	@echo "make learn    the demo at four times the length"
+	@echo "make setup    only the environment, in $(VENV) (another place: make VENV=DIR …)"
 
 setup:
 	@$(PYTHON) tools/setup_venv.py $(VENV)
@@ -23,6 +26,11 @@ test: setup
 
 demo: setup
 	@$(RUN) tools/demo.py configs/demo/mask_rcnn_nextvit_s_digits.py --data-dir $(DEMO_DATA) --work-dir $(DEMO_DIR)
+
+segment: setup
+	@test -f $(DEMO_DIR)/epoch_1.pth || $(MAKE) demo
+	@$(RUN) tools/demo.py configs/demo/$(SEGMENTOR)_nextvit_s_digits.py --data-dir $(DEMO_DATA) \
+		--work-dir $(SEGMENT_DIR)/$(SEGMENTOR) --cfg-options model.backbone.init_cfg.checkpoint=$(DEMO_DIR)/epoch_1.pth
 
 learn: setup
 	@$(RUN) tools/demo.py configs/demo/mask_rcnn_nextvit_s_digits_long.py --data-dir $(DEMO_DATA) --work-dir $(LEARN_DIR)

@@ -8,7 +8,7 @@ import numpy as np
 from ..analysis.drawing import pyplot, save_figure
 from ..analysis.logs import read_scalars
 from ..errors import UserError
-from .compare import HEADLINES, LOSS_BAND, Comparison
+from .compare import HEADLINES, LOSS_BAND, Comparison, published_evaluation
 from .published import PublishedRun, load_run
 
 OURS, THEIRS = '#d62728', '#1f77b4'
@@ -113,14 +113,17 @@ class RunReport:
         metrics = [name for name in HEADLINES if name in self.published.val[0]]
         names = [*losses, 'lr', *metrics]
         plt = pyplot()
+        from matplotlib.ticker import EngFormatter
         columns = min(3, len(names))
         rows = -(-len(names) // columns)
         figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.3 * rows), squeeze=False)
         for axis in axes.flat[len(names):]:
             axis.axis('off')
+        end = self.published.max_iters * self.scale
         for axis, name in zip(axes.flat, names):
             (self._draw_metric if name in metrics else self._draw_training)(axis, name)
-            axis.set(title=name, xlabel='iteration')
+            axis.set(title=name, xlabel='iteration', xlim=(-0.02 * end, 1.02 * end))
+            axis.xaxis.set_major_formatter(EngFormatter(sep=''))
             axis.grid(alpha=0.3)
         axes.flat[0].legend()
         last = self.train[-1]['iter'] if self.train else 0
@@ -129,14 +132,13 @@ class RunReport:
         save_figure(figure, out_file)
 
     def _evaluation(self, iteration: int) -> Dict[str, float]:
-        from .compare import published_evaluation
         return published_evaluation(self.published, iteration / self.scale) or {}
 
     def _draw_training(self, axis, name: str) -> None:
         records = [record for record in self.published.train if record.get(name) is not None]
         x = np.array([record['iter'] * self.scale for record in records])
         y = np.array([record[name] for record in records])
-        axis.plot(x, y, color=THEIRS, label='published (mean of 500)')
+        axis.plot(x, y, color=THEIRS, zorder=4, label='published (mean of 500)')
         if name == 'loss':
             axis.fill_between(x, (1 - LOSS_BAND) * y, (1 + LOSS_BAND) * y, color=THEIRS, alpha=0.15,
                               label='published band')
@@ -145,7 +147,7 @@ class RunReport:
                   linestyle='-' if name != 'lr' else '--', label='this run, as logged')
         if name != 'lr':
             ends, own, _ = self.window_means(name)
-            axis.plot(ends, own, color=OURS, linewidth=2, marker='.', label='this run, same means')
+            axis.plot(ends, own, color=OURS, linewidth=2, label='this run, same means')
             axis.set_ylim(0, 1.3 * max(y[len(y) // 50:].max(), *own[len(own) // 4:], 0))
 
     def _draw_metric(self, axis, name: str) -> None:
