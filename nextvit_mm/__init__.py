@@ -2,8 +2,8 @@
 from .models import NextViT
 from .reproduction import PublishedRunHook
 from .version import __version__
-from .weights import allow_mmengine_checkpoints, list_models
+from .weights import allow_mmengine_checkpoints, get_model, list_models
 
 allow_mmengine_checkpoints()
 
-__all__ = ['NextViT', 'PublishedRunHook', '__version__', 'list_models']
+__all__ = ['NextViT', 'PublishedRunHook', '__version__', 'get_model', 'list_models']

@@ -5,7 +5,7 @@ from typing import Iterator, List, Sequence, Tuple
 from mmengine.config import Config
 
 from ..errors import UserError
-from ..weights.io import locate_weights, read_weights
+from ..weights.io import fetch_from_hub, locate_weights, parse_hub_name, read_weights
 from ..weights.zoo import ZOO
 from .config import leaf_datasets
 
@@ -51,7 +51,9 @@ def check_checkpoint(path: str) -> None:
     Raises:
         UserError: It does not.
     """
-    if path not in ZOO and '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+    if path.startswith('hf-hub:'):
+        parse_hub_name(path)
+    elif path not in ZOO and '://' not in path and not os.path.isfile(os.path.expanduser(path)):
         raise UserError(f'checkpoint not found: {path}')
 
 
@@ -80,6 +82,8 @@ def check_pretrained(cfg: Config) -> None:
         name = init.get('checkpoint', '')
         if name in ZOO:
             locate_weights(name)
+        elif name.startswith('hf-hub:'):
+            fetch_from_hub(*parse_hub_name(name))
         elif name:
             check_checkpoint(name)
 

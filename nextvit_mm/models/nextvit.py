@@ -1,7 +1,7 @@
 """Next-ViT as an MMEngine backbone."""
 from collections import OrderedDict
 from contextlib import contextmanager, nullcontext
-from typing import Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Callable, ClassVar, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -22,7 +22,8 @@ class NextViT(BaseModule):
 
     Maps an image batch (B, in_channels, H, W) to a tuple of feature maps (B, C_i, ⌈H/s_i⌉, ⌈W/s_i⌉), one for each
     of ``out_indices``: s = 4, 8, 16, 32 and, in the published variants, C = 96, 256, 512, 1024. Any height and
-    width will do from 25 × 25 on (in the published variants). Channels-last input stays channels-last all the way, without a copy.
+    width will do from 25 × 25 on (in the published variants). Channels-last input stays channels-last all the way,
+    without a copy.
 
     Args:
         arch: ``'small'``, ``'base'``, ``'large'`` (Table 3), or a dict with the keys of
@@ -63,6 +64,10 @@ class NextViT(BaseModule):
         >>> [tuple(x.shape) for x in backbone(torch.rand(1, 3, 224, 224))]
         [(1, 96, 56, 56), (1, 256, 28, 28), (1, 512, 14, 14), (1, 1024, 7, 7)]
     """
+
+    # Called as f(backbone, state_dict, prefix) before weights are loaded. nextvit_mm.weights adds one that turns other
+    # dialects' names into ours in place, so that the authors' detectors load wherever ours do.
+    load_adapters: ClassVar[List[Callable[['NextViT', Dict[str, Tensor], str], None]]] = []
 
     def __init__(self,
                  arch: Union[str, Mapping] = 'small',
@@ -153,6 +158,11 @@ class NextViT(BaseModule):
             super().init_weights()
         finally:
             self.init_cfg = given
+
+    def _load_from_state_dict(self, state_dict: Dict[str, Tensor], prefix: str, *args) -> None:
+        for adapt in self.load_adapters:
+            adapt(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> 'NextViT':
         """Set the mode; frozen parts, and with ``norm_eval`` every BN, stay in eval mode."""

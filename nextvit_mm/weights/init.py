@@ -1,20 +1,53 @@
-"""Initialising a backbone from published or own weights: everything arrives, or training does not start."""
+"""Weights into a backbone: everything arrives, or training does not start."""
+import logging
 import re
-from typing import List, Optional
+from dataclasses import dataclass, field
+from typing import Dict, Iterable, List, Mapping, Optional
 
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import CheckpointLoader
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..models import NextViT
 from .io import unwrap
-from .keys import to_ours
+from .keys import arch_depths, describe, detect_dialect, detect_prefix, is_folded, stale_names, to_ours
 
 # What a classifier's or detector's file has and a backbone need not take.
-LEFTOVERS = r'(head|proj_head|norm\d+|extra_norm_list\.\d+)\.'
+LEFTOVERS = r'(head|norm\d+|extra_norm_list\.\d+)\.'
 # What a backbone may have and a classifier's file does not: the norms that dense models add after stages.
 ADDED = r'norm\d+\.'
+
+
+@dataclass
+class Coverage:
+    """What of a file goes into a backbone, by the backbone's names.
+
+    Attributes:
+        loaded: Tensors that the backbone takes.
+        missing: Those it has and the file lacks, except norms that dense models add.
+        fresh: Those norms, where the file lacks them.
+        unexpected: Those the file has and the backbone lacks, except what a use may leave behind.
+        leftover: What is left behind: a classifier's head, norms, stages that ``out_indices`` leaves out.
+        misshapen: Those of another shape, with both shapes.
+    """
+    loaded: Dict[str, Tensor] = field(default_factory=dict)
+    missing: List[str] = field(default_factory=list)
+    fresh: List[str] = field(default_factory=list)
+    unexpected: List[str] = field(default_factory=list)
+    leftover: List[str] = field(default_factory=list)
+    misshapen: List[str] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        return bool(self.loaded) and not (self.missing or self.unexpected or self.misshapen)
+
+    def report(self) -> str:
+        """A line on what was loaded and what was not."""
+        return (f'{len(self.loaded)} tensors of the backbone loaded, {_some("missing in the file", self.missing)}, '
+                f'{_some("not in the model", self.unexpected)}, {_some("of another shape", self.misshapen)}; '
+                f'left in the file: {_tops(self.leftover)}; not in the file: {_tops(self.fresh)}')
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -22,9 +55,12 @@ class NextViTPretrained:
     """What ``init_cfg=dict(type='Pretrained', checkpoint=…)`` of a :class:`NextViT` does.
 
     Args:
-        checkpoint: A file, or the name of published weights (:func:`nextvit_mm.weights.list_models`), with the
-            authors', timm's or our names.
-        prefix: Where the backbone lies in the file, such as ``'backbone.'`` for a detector's. Default None.
+        checkpoint: A file, an address, ``hf-hub:owner/name[@revision][:file]``, or the name of published weights
+            (:func:`nextvit_mm.weights.list_models`), with the authors', timm's or our names, of a backbone, a
+            classifier, or a whole detector or segmentor.
+        prefix: Where the backbone lies in the file. Default: found out, ``'backbone.'`` or none.
+        strict: False loads what fits and warns of the rest; a file of which nothing fits is an error even so.
+            Default True.
         map_location: As ``torch.load`` takes it. Default ``'cpu'``.
 
     Raises:
@@ -32,36 +68,86 @@ class NextViTPretrained:
             another shape, except classifier heads and output norms, which come and go with the use.
     """
 
-    def __init__(self, checkpoint: str, prefix: Optional[str] = None, map_location: str = 'cpu') -> None:
+    def __init__(self, checkpoint: str, prefix: Optional[str] = None, strict: bool = True,
+                 map_location: str = 'cpu') -> None:
         self.checkpoint = checkpoint
         self.prefix = prefix
+        self.strict = strict
         self.map_location = map_location
 
     def __call__(self, module: nn.Module) -> None:
-        state_dict = unwrap(CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location), self.checkpoint)
-        if self.prefix:
-            state_dict = {k[len(self.prefix):]: v for k, v in state_dict.items() if k.startswith(self.prefix)}
-        state_dict = to_ours(state_dict, [len(stage.blocks) for stage in module.arch.stages])
-        own = module.state_dict()
+        whole = unwrap(CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location), self.checkpoint)
+        prefix = detect_prefix(whole) if self.prefix is None else self.prefix
+        state_dict = {name[len(prefix):]: value for name, value in whole.items() if name.startswith(prefix)}
+        coverage = cover(module, state_dict)
+        if not coverage.loaded or (self.strict and not coverage.whole):
+            raise WeightsError('\n'.join([
+                f'{self.checkpoint} does not fit the backbone, and nothing was loaded:',
+                f'  {_some("missing in the file", coverage.missing)}',
+                f'  {_some("not in the model", coverage.unexpected)}',
+                f'  {_some("of another shape", coverage.misshapen)}',
+                _likely_cause(module, whole, state_dict, prefix)
+            ]))
+        module.load_state_dict({**module.state_dict(), **coverage.loaded})
+        print_log(f'{self.checkpoint}: {coverage.report()}', 'current',
+                  logging.INFO if coverage.whole else logging.WARNING)
 
-        missing = [k for k in own if k not in state_dict and not re.match(ADDED, k)]
-        built = len(module.stages)
-        unexpected = [k for k in state_dict
-                      if k not in own and not re.match(LEFTOVERS, k) and not _beyond(k, built, len(module.arch.stages))]
-        misshapen = [f'{k} {tuple(state_dict[k].shape)} for {tuple(own[k].shape)}'
-                     for k in own if k in state_dict and state_dict[k].shape != own[k].shape]
-        if missing or unexpected or misshapen:
-            raise WeightsError(f'{self.checkpoint} does not fit the backbone, and nothing was loaded: '
-                               f'{_some("missing in the file", missing)}; {_some("not in the model", unexpected)}; '
-                               f'{_some("of another shape", misshapen)}. Is it another size, or another network? '
-                               "In a detector's or segmentor's file the backbone's names start with 'backbone.': give init_cfg "
-                               "prefix='backbone.' (--no-pretrained trains from scratch)")
-        loaded = {k: v for k, v in state_dict.items() if k in own}
-        module.load_state_dict({**own, **loaded})
-        left = sorted({k.split('.')[0] for k in state_dict if k not in own})
-        fresh = sorted({k.split('.')[0] for k in own if k not in loaded})
-        print_log(f'{self.checkpoint}: {len(loaded)} of {len(own)} tensors of the backbone loaded; left in the file: '
-                  f'{", ".join(left) or "nothing"}; not in the file: {", ".join(fresh) or "nothing"}', 'current')
+
+def cover(module: NextViT, state_dict: Mapping[str, Tensor]) -> Coverage:
+    """Sort a state dict, in any dialect and without a prefix, by what a backbone can do with it."""
+    depths = [len(stage.blocks) for stage in module.arch.stages]
+    theirs, own = to_ours(state_dict, depths), module.state_dict()
+    found = Coverage()
+    for name, tensor in own.items():
+        if name not in theirs:
+            (found.fresh if re.match(ADDED, name) else found.missing).append(name)
+        elif theirs[name].shape != tensor.shape:
+            found.misshapen.append(f'{name} {tuple(theirs[name].shape)} for {tuple(tensor.shape)}')
+        else:
+            found.loaded[name] = theirs[name]
+    for name in theirs:
+        if name not in own:
+            left = re.match(LEFTOVERS, name) or _beyond(name, len(module.stages), len(depths))
+            (found.leftover if left else found.unexpected).append(name)
+    return found
+
+
+def adapt_names(module: NextViT, state_dict: Dict[str, Tensor], prefix: str) -> None:
+    """Turn the authors' or timm's names below ``prefix`` into ours, in place, before a state dict is loaded.
+
+    What the authors' dense models hold and never use is taken out by name, and the log says so.
+    """
+    inner = [name[len(prefix):] for name in state_dict if name.startswith(prefix)]
+    dialect = detect_dialect(inner)
+    if dialect not in ('official', 'timm'):
+        return
+    last = len(module.arch.stages) - 1
+    last_norm = f'norm{last}.weight' in module.state_dict()
+    stale = stale_names(inner, last, last_norm) if dialect == 'official' else []
+    values = {name: state_dict.pop(prefix + name) for name in inner}
+    depths = [len(stage.blocks) for stage in module.arch.stages]
+    for name, value in to_ours({k: v for k, v in values.items() if k not in stale}, depths).items():
+        state_dict[prefix + name] = value
+    print_log(f"backbone: {dialect} names turned into this project's; unused and left out: {_tops(stale)}", 'current')
+
+
+NextViT.load_adapters.append(adapt_names)
+
+
+def _likely_cause(module: NextViT, whole: Iterable[str], names: Iterable[str], prefix: str) -> str:
+    """What is probably wrong, and what to do."""
+    whole, names = list(whole), list(names)
+    if is_folded(names):
+        return ('Its BN are folded into the convolutions: such a file is for inference, and cannot be trained from. '
+                'Take the weights from before folding.')
+    if not names:
+        return (f'It holds nothing below prefix={prefix!r}; it is {describe(whole)}. Without a prefix in init_cfg the '
+                'right one is found out.')
+    depths = tuple(len(stage.blocks) for stage in module.arch.stages)
+    arch = next((arch for arch in ('small', 'base', 'large') if arch_depths(arch) == depths), None)
+    wanted = f'Next-ViT {arch}' if arch else f'a Next-ViT with {sum(depths)} blocks'
+    return (f'The file is of {describe(whole)}; the model is {wanted}. Name other weights with --cfg-options '
+            'model.backbone.init_cfg.checkpoint=…, or train from scratch with --no-pretrained.')
 
 
 def _beyond(name: str, built: int, num_stages: int) -> bool:
@@ -73,3 +159,8 @@ def _beyond(name: str, built: int, num_stages: int) -> bool:
 def _some(what: str, names: List[str], most: int = 3) -> str:
     shown = ', '.join(names[:most]) + (', …' if len(names) > most else '')
     return f'{len(names)} {what}' + (f' ({shown})' if names else '')
+
+
+def _tops(names: Iterable[str]) -> str:
+    """The names' first parts, each once."""
+    return ', '.join(dict.fromkeys(name.split('.')[0] for name in names)) or 'nothing'

@@ -1,10 +1,16 @@
 """Reading weights: from a file or by name, tensors only, with one clear error for what does not work."""
+import hashlib
+import http.client
 import os
 import pickle
 import re
+import shutil
 import sys
+import tempfile
+import urllib.request
+import zipfile
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional, Union
+from typing import Any, Callable, Mapping, Optional, Tuple, Union
 from urllib.parse import urlparse
 
 import numpy as np
@@ -18,6 +24,8 @@ from ..errors import WeightsError
 from .zoo import HUB_FILE, ZOO
 
 MIRROR_VARIABLE = 'NEXTVIT_MM_WEIGHTS'
+HUB_FILES = [HUB_FILE, 'pytorch_model.bin']
+TIMEOUT = 60  # seconds without a byte
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin')
 # torch can be told which objects are harmless, under whatever name they were stored, from 2.6 on. What MMEngine stores
 # in its checkpoints cannot be read tensors-only by older versions, which are left to read as they always have.
@@ -56,11 +64,14 @@ def _history_statistic(cls: type, name: str) -> Callable:
 def read_weights(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
     """Read one local file: ``.safetensors``, or what ``torch.save`` wrote (zip or legacy), tensors only.
 
-    Before torch 2.6 a file that ``torch.save`` wrote is read without restriction, as MMEngine itself does.
+    A zip's own checksums are verified; the other formats have none for the tensors' bytes, so an altered file of
+    theirs is noticed only where its structure suffers or its digest is known (:func:`locate_weights`,
+    :func:`load_from_url`). Before torch 2.6 a file that ``torch.save`` wrote is read without restriction, as MMEngine
+    itself does.
 
     Raises:
-        WeightsError: No such file, a file that is no checkpoint or is cut short, or (from torch 2.6 on) one that
-            holds anything but tensors, plain containers and MMEngine's records; nothing in it is ever run.
+        WeightsError: No such file, a file that is no checkpoint, is cut short or altered, or (from torch 2.6 on) one
+            that holds anything but tensors, plain containers and MMEngine's records; nothing in it is ever run.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -68,7 +79,14 @@ def read_weights(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
     if path.suffix == '.safetensors':
         return _read_safetensors(path, map_location)
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+            if broken:
+                raise WeightsError(f'{path} is damaged: the checksum of {broken} in it is wrong')
         return torch.load(path, map_location=map_location, weights_only=TENSORS_ONLY)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)|allowlisted global (\S+)|`?(\S+\.\S+)`? was not an allowed', str(error))
         if found is None:
@@ -78,8 +96,9 @@ def read_weights(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
             f'{path} holds an object of {name}, which is refused: besides tensors only what MMEngine itself stores '
             'is read, because any other object could run code when it is loaded. Save the tensors alone: '
             "torch.save(dict(state_dict=model.state_dict()), 'weights.pth')") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise WeightsError(f'{path} is not a checkpoint, or is damaged ({_first_line(error)})') from None
+    except Exception as error:  # damaged bytes make the unpickler fail in any way there is
+        raise WeightsError(f'{path} is not a checkpoint, or is damaged ({type(error).__name__}: {_first_line(error)})'
+                           ) from None
 
 
 def locate_weights(name: str) -> Path:
@@ -94,24 +113,61 @@ def locate_weights(name: str) -> Path:
     if name not in ZOO:
         raise WeightsError(f'{name!r} is neither a file nor published weights; published are: {", ".join(ZOO)}')
     mirror = os.environ.get(MIRROR_VARIABLE)
-    if mirror:
-        for suffix in SUFFIXES:
-            if (Path(mirror) / (name + suffix)).is_file():
-                return Path(mirror) / (name + suffix)
-        raise WeightsError(f'{MIRROR_VARIABLE}={mirror} holds no {name} ({" or ".join(SUFFIXES)})')
+    if not mirror:
+        return fetch_from_hub(ZOO[name].hub_repo, file=HUB_FILE)
+    for suffix in SUFFIXES:
+        if (Path(mirror) / (name + suffix)).is_file():
+            return Path(mirror) / (name + suffix)
+    raise WeightsError(f'{MIRROR_VARIABLE}={mirror} holds no {name} ({" or ".join(SUFFIXES)})')
+
+
+def fetch_from_hub(repo: str, revision: Optional[str] = None, file: Optional[str] = None) -> Path:
+    """A file of a repository of the Hugging Face hub, from its client's cache, or fetched into it.
+
+    The client resumes what was interrupted and knows ``HF_HUB_OFFLINE``, ``HF_HOME``, ``HF_ENDPOINT`` and ``HF_TOKEN``.
+    Where the hub tells a file's SHA-256, the file is held against it.
+
+    Args:
+        repo: ``owner/name``.
+        revision: Branch, tag or commit. Default: the main branch.
+        file: Default: ``model.safetensors``, or if there is none ``pytorch_model.bin``.
+
+    Raises:
+        WeightsError: It cannot be fetched, or was altered on its way or in the cache, from which it is then removed.
+    """
     try:
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
     except ImportError:
-        raise WeightsError(f'{name} lies on the Hugging Face hub: pip install huggingface_hub safetensors') from None
-    try:
-        return Path(hf_hub_download(ZOO[name].hub_repo, HUB_FILE))
-    except Exception as error:  # whatever the hub's client or the network raises, the remedy is the same
-        raise WeightsError(
-            f'{name} could not be fetched from {ZOO[name].hub_repo} on the Hugging Face hub '
-            f'({type(error).__name__}: {_first_line(error)}). Without a network: put the file of that repository as '
-            f'{name}.safetensors into a folder and set {MIRROR_VARIABLE} to it, or name any weights file with '
-            '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or train from scratch with --no-pretrained'
-        ) from None
+        raise WeightsError(f'{repo} lies on the Hugging Face hub: pip install huggingface_hub safetensors') from None
+    candidates = [file] if file else HUB_FILES
+    for candidate in candidates:
+        try:
+            path = Path(hf_hub_download(repo, candidate, revision=revision))
+            break
+        except EntryNotFoundError as error:
+            if candidate == candidates[-1]:
+                raise WeightsError(_not_fetched(repo, error)) from None
+        except Exception as error:  # whatever the client or the network raises, the remedy is the same
+            raise WeightsError(_not_fetched(repo, error)) from None
+    blob = path.resolve()
+    if re.fullmatch('[0-9a-f]{64}', blob.name) and _sha256(blob) != blob.name:  # the cache names it by its digest
+        blob.unlink()
+        raise WeightsError(f'{path.name} of {repo} has another SHA-256 than the hub tells, {blob.name}; it was removed '
+                           'from the cache. Try again')
+    return path
+
+
+def parse_hub_name(name: str) -> Tuple[str, Optional[str], Optional[str]]:
+    """``hf-hub:owner/name[@revision][:file]`` as repository, revision, file.
+
+    Raises:
+        WeightsError: It is not of this form.
+    """
+    match = re.fullmatch(r'hf-hub:([\w.-]+/[\w.-]+)(?:@([^:@]+))?(?::([^:]+))?', name)
+    if match is None:
+        raise WeightsError(f'{name!r} is not of the form hf-hub:owner/name[@revision][:file]')
+    return match[1], match[2], match[3]
 
 
 def unwrap(checkpoint: Any, source: str) -> Mapping[str, torch.Tensor]:
@@ -132,13 +188,12 @@ def unwrap(checkpoint: Any, source: str) -> Mapping[str, torch.Tensor]:
 
 def _read_safetensors(path: Path, map_location: Any) -> Any:
     try:
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError:
         raise WeightsError(f'{path}: reading .safetensors needs: pip install safetensors') from None
     try:
         state_dict = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:  # SafetensorError, and what damaged bytes lead to
         raise WeightsError(f'{path} is not a safetensors file, or is damaged ({_first_line(error)})') from None
     if map_location not in (None, 'cpu'):
         state_dict = {name: tensor.to(map_location) for name, tensor in state_dict.items()}
@@ -161,8 +216,16 @@ def load_from_zoo(filename: str, map_location: Any = None) -> Any:
     return read_weights(locate_weights(filename), map_location)
 
 
+@CheckpointLoader.register_scheme(prefixes='hf-hub:')
+def load_from_hub(filename: str, map_location: Any = None) -> Any:
+    return read_weights(fetch_from_hub(*parse_hub_name(filename)), map_location)
+
+
 def load_from_url(url: str, model_dir: Optional[str] = None, map_location: Any = None, **_) -> Any:
     """Fetch a file into torch's cache, whole or not at all, and read it as any local one.
+
+    It is kept only if it has the length that the server told, the digest that its name tells (torch's convention,
+    ``name-<first digits of its SHA-256>.pth``), and can be read.
 
     Raises:
         WeightsError: It cannot be fetched, or read.
@@ -170,14 +233,51 @@ def load_from_url(url: str, model_dir: Optional[str] = None, map_location: Any =
     folder = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'))
     path = folder / os.path.basename(urlparse(url).path)
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
-        except (OSError, ValueError) as error:
-            raise WeightsError(f'{url} could not be fetched ({_first_line(error)})') from None
+        _download(url, path)
     return read_weights(path, map_location)
+
+
+def _download(url: str, path: Path) -> None:
+    from rich.progress import wrap_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.download-') as folder:
+        part = Path(folder) / path.name
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, headers={'User-Agent': 'nextvit_mm'}),
+                                        timeout=TIMEOUT) as response:
+                length = int(response.headers.get('Content-Length') or 0)
+                with wrap_file(response, length, description=path.name, disable=not sys.stderr.isatty(),
+                               transient=True) as source, open(part, 'wb') as target:
+                    shutil.copyfileobj(source, target)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise WeightsError(f'{url} could not be fetched ({_first_line(error)})') from None
+        if length and part.stat().st_size != length:
+            raise WeightsError(f'{url} was cut short: {part.stat().st_size:,} of {length:,} bytes came. Try again')
+        digest = re.search(r'-([0-9a-f]{8,64})\.', path.name)
+        if digest and not _sha256(part).startswith(digest[1]):
+            raise WeightsError(f'{url}: what came does not have the SHA-256 that its name tells, {digest[1]}')
+        try:
+            read_weights(part)
+        except WeightsError as error:
+            raise WeightsError(str(error).replace(str(part), url)) from None
+        part.replace(path)
 
 
 # MMEngine's loaders of every other scheme that names a web address (http, torchvision, open-mmlab, …) end in this
 # function, whose own version, unlike torch.load, does not read tensors only.
 mmengine_checkpoint.load_url = load_from_url
+
+
+def _not_fetched(repo: str, error: Exception) -> str:
+    return (f'{repo} could not be fetched from the Hugging Face hub ({type(error).__name__}: {_first_line(error)}). '
+            f'Without a network: put the files of the published weights into a folder, named as '
+            f'nextvit-small_in1k.safetensors, and set {MIRROR_VARIABLE} to it, or name any weights file with '
+            '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or train from scratch with --no-pretrained')
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):
+            digest.update(block)
+    return digest.hexdigest()

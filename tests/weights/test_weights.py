@@ -17,7 +17,6 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 from nextvit_mm import NextViT, list_models
 from nextvit_mm.errors import WeightsError
 from nextvit_mm.weights.io import TENSORS_ONLY, locate_weights, read_weights
-from nextvit_mm.weights.keys import to_ours
 
 from ..conftest import TINY, randomise, tiny
 
@@ -113,12 +112,6 @@ def test_a_file_that_does_not_fit_stops_and_changes_nothing(classifier, tmp_path
     assert torch.equal(before, model.stem[1].conv.weight)
 
 
-def test_names_are_invertible():
-    names = list(NextViT('base', out_norm='last').state_dict())
-    state = {name: i for i, name in enumerate(names)}
-    assert to_ours(official_names(state, (3, 4, 20, 3)), (3, 4, 20, 3)) == state
-
-
 class Bomb:
     def __reduce__(self):
         import os
@@ -162,7 +155,7 @@ def test_files_from_the_web_are_read_as_safely(server, tmp_path, monkeypatch):
     assert CheckpointLoader.load_checkpoint(f'{url}/good.pth')['a'].tolist() == [1, 1]
     with pytest.raises(WeightsError, match='gone.pth could not be fetched'):
         CheckpointLoader.load_checkpoint(f'{url}/gone.pth')
-    assert sorted(p.name for p in (tmp_path / 'cache' / 'checkpoints').iterdir()) == ['bomb.pth', 'good.pth']
+    assert [p.name for p in (tmp_path / 'cache' / 'checkpoints').iterdir()] == ['good.pth']
 
 
 def test_a_file_named_like_published_weights_is_a_file(tmp_path, monkeypatch):
@@ -254,5 +247,5 @@ def test_a_hub_out_of_reach_says_what_to_do(tmp_path):
             'try:\n    locate_weights("nextvit-small_in1k")\nexcept Exception as e:\n    print(type(e).__name__, e)')
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={
         **os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path), 'NEXTVIT_MM_WEIGHTS': ''})
-    assert result.stdout.startswith('WeightsError nextvit-small_in1k could not be fetched'), result.stderr
+    assert result.stdout.startswith('WeightsError timm/nextvit_small.bd_in1k could not be fetched'), result.stderr
     assert 'NEXTVIT_MM_WEIGHTS' in result.stdout and '--no-pretrained' in result.stdout

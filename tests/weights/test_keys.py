@@ -1,0 +1,142 @@
+"""Names of the three dialects, at the published sizes, both ways."""
+import pytest
+import timm
+import torch
+from mmengine.runner.checkpoint import load_state_dict
+
+from nextvit_mm import NextViT
+from nextvit_mm.weights.keys import (arch_depths, convert, describe, detect_arch, detect_dialect, detect_prefix,
+                                     is_folded, to_official, to_ours, to_timm)
+
+from ..conftest import randomise, relative_error
+
+DEPTHS = dict(small=(3, 4, 10, 3), base=(3, 4, 20, 3), large=(3, 4, 30, 3))
+LAST = (96, 256, 512, 1024)
+
+
+def official(arch, form):
+    """State dict of the authors' layout, from the description of their files and timm's parameters.
+
+    ``form``: 'classifier', 'detector' or 'segmentor' (the two with what their dense backbones carried unused).
+    """
+    state = {}
+    for name, value in randomise(timm.create_model(f'nextvit_{arch}', device='cpu')).state_dict().items():
+        parts = name.split('.')
+        if parts[0] == 'stages':
+            number = sum(DEPTHS[arch][:int(parts[1])]) + int(parts[3])
+            name = '.'.join(['features', str(number), *parts[4:]]).replace('mlp.fc', 'mlp.conv')
+        name = name.replace('head.fc.', 'proj_head.0.')
+        state[name] = value
+    if form == 'segmentor':
+        for i, channels in enumerate(LAST):
+            norm = randomise(torch.nn.BatchNorm2d(channels), seed=i)
+            state.update({f'extra_norm_list.{i}.{key}': value for key, value in norm.state_dict().items()})
+    return state
+
+
+@pytest.fixture(scope='module', params=['small', 'base', 'large'])
+def arch(request):
+    return request.param
+
+
+@pytest.fixture(scope='module', params=['classifier', 'detector', 'segmentor'])
+def files(arch, request):
+    return arch, request.param, official(arch, request.param)
+
+
+def test_depths(arch):
+    assert arch_depths(arch) == DEPTHS[arch]
+
+
+def test_round_trips_are_bit_identical(files):
+    arch, _, state = files
+    depths = DEPTHS[arch]
+    ours = to_ours(state, depths)
+    timms = to_timm(ours, depths)
+    again = to_ours(timms, depths)
+    assert list(again) == list(ours) and all(again[name] is ours[name] for name in ours)
+    back = to_official(timms, depths)
+    assert list(back) == list(state) and all(back[name] is state[name] for name in state)
+
+
+def test_our_names_are_the_models(files):
+    arch, form, state = files
+    model = NextViT(arch, out_norm=dict(classifier='last', detector='none', segmentor='all')[form])
+    names, own = set(to_ours(state, DEPTHS[arch])), set(model.state_dict())
+    left = {name.rsplit('.', 1)[0] for name in names - own}
+    assert own <= names
+    assert left == dict(classifier={'head.fc'}, detector={'norm3', 'head.fc'},
+                        segmentor={'extra_norm_list.3', 'head.fc'})[form]
+
+
+def test_timms_names_are_timms(arch):
+    assert set(to_timm(official(arch, 'classifier'), DEPTHS[arch])) == set(
+        timm.create_model(f'nextvit_{arch}').state_dict())
+
+
+def test_a_loaded_file_computes_what_timm_does(files):
+    """Below 'backbone.', with a plain load_state_dict of MMEngine, strict: every leftover is accounted for."""
+    arch, form, state = files
+    whole = torch.nn.Module()
+    whole.backbone = NextViT(arch, out_norm=dict(classifier='last', detector='none', segmentor='all')[form])
+    load_state_dict(whole, {f'backbone.{name}': value for name, value in state.items()}, strict=True)
+    model = whole.backbone.eval()
+    theirs = timm.create_model(f'nextvit_{arch}')
+    theirs.load_state_dict({name: value for name, value in to_timm(state, DEPTHS[arch]).items()
+                            if not name.startswith(('norm0', 'norm1', 'norm2', 'extra_norm_list'))})
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = model(x)
+        y = theirs.eval().stem(x)
+        for i, (stage, ours) in enumerate(zip(theirs.stages, maps)):
+            y = stage(y)
+            if form == 'segmentor' or (form == 'classifier' and i == 3):
+                y = (theirs.norm if i == 3 else _norm(state, i))(y)
+            assert relative_error(ours, y) < 1e-5
+
+
+def _norm(state, i):
+    norm = torch.nn.BatchNorm2d(LAST[i])
+    norm.load_state_dict({key: state[f'extra_norm_list.{i}.{key}'] for key in norm.state_dict()})
+    return norm.eval()
+
+
+@pytest.mark.parametrize('to', ['mm', 'timm', 'official'])
+def test_whole_files_both_ways(to):
+    state = official('small', 'classifier')
+    converted = convert(state, to)
+    assert len(converted) == len(state)
+    if to == 'mm':
+        assert {name.split('.')[0] for name in converted} == {'backbone', 'head'}
+    assert detect_dialect(name[len('backbone.'):] if to == 'mm' else name for name in converted) == to
+    back = convert(converted, 'official')
+    assert set(back) == set(state) and all(back[name] is state[name] for name in state)
+
+
+def test_a_detectors_other_parts_stay_as_they_are():
+    state = {f'backbone.{name}': value for name, value in official('small', 'detector').items()}
+    state.update({'neck.lateral_convs.0.conv.weight': torch.rand(2), 'roi_head.bbox_head.fc_cls.bias': torch.rand(2)})
+    converted = convert(state, 'mm')
+    assert 'neck.lateral_convs.0.conv.weight' in converted and 'backbone.stages.2.blocks.9.mlp.fc1.weight' in converted
+    assert convert(converted, 'official').keys() == state.keys()
+
+
+def test_evidence():
+    state = official('base', 'classifier')
+    assert detect_dialect(state) == 'official' and detect_arch(state) == 'base' and detect_prefix(state) == ''
+    shuffled = dict(reversed(list(state.items())))
+    assert to_ours(shuffled, DEPTHS['base']) == to_ours(state, DEPTHS['base'])  # by name, not by order
+    below = {f'backbone.{name}': value for name, value in to_timm(state, DEPTHS['base']).items()}
+    assert detect_prefix(below) == 'backbone.' and 'Next-ViT base in timm names' in describe(below)
+    assert detect_dialect(['layer1.0.conv1.weight', 'fc.weight']) is None and detect_prefix(['backbone.conv1.w']) == ''
+    assert detect_arch(NextViT('large').state_dict()) == 'large'
+    assert 'not Next-ViT' in describe(['layer1.0.conv1.weight'])
+    with pytest.raises(ValueError, match='no Next-ViT of a published size'):
+        convert({'layer1.0.conv1.weight': 1}, 'mm')
+
+
+def test_folded_names_are_recognised():
+    names = list(NextViT('small').state_dict())
+    assert not is_folded(names) and not is_folded(official('small', 'detector')) and not is_folded(['a.b'])
+    folded = [name for name in names if '.norm.' not in name] + [f'stem.{i}.conv.bias' for i in range(4)]
+    assert is_folded(folded)
