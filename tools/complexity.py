@@ -25,6 +25,8 @@ def complexity(config: str, size: Optional[List[int]], cfg_options: Optional[dic
     print(f'{"":<28} {"params (M)":>11} {"multiply-adds (G)":>18}')
     for name, params, flops in lines:
         print(f'{name:<28} {params / 1e6:>11.2f} {flops / 1e9:>18.2f}')
+    if found.not_run:
+        print(f'not run for one image, and so without multiply-adds: {", ".join(found.not_run)}')
 
 
 def main() -> None:

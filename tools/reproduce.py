@@ -1,22 +1,28 @@
 """Print a result table of the paper with this project's columns, and draw accuracy against latency."""
 import argparse
 import sys
+from pathlib import Path
 from typing import List, Optional
 
 from nextvit_mm.engine import run_command
+from nextvit_mm.errors import UserError
 from nextvit_mm.reproduction.tables import draw_table, make_table, print_table
 
 
 def reproduce(table: int, runs: List[str], style: str, baselines: bool, out: Optional[str],
               plot: Optional[str]) -> None:
-    rows = make_table(table, runs, baselines)
+    made = make_table(table, runs, baselines)
     if out:
-        with open(out, 'w', newline='', encoding='utf-8') as file:
-            print_table(table, rows, style, file)
+        try:
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
+            with open(out, 'w', newline='', encoding='utf-8') as file:
+                print_table(made, style, file)
+        except OSError as error:
+            raise UserError(f'{out} cannot be written: {error.strerror}') from None
     else:
-        print_table(table, rows, style, sys.stdout)
+        print_table(made, style, sys.stdout)
     if plot:
-        draw_table(table, rows, plot)
+        draw_table(made, plot)
         print(f'picture: {plot}', file=sys.stderr)
 
 

@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/semantic_fpn_nextvit.py',
     '../_base_/schedules/adamw_40k.py',
     '../_base_/datasets/ade20k.py',
-    'mmseg::_base_/default_runtime.py',
+    '../_base_/mmseg_runtime.py',
 ]
 train_dataloader = dict(batch_size=4)
 custom_hooks = [dict(type='PublishedRunHook', run='fpn_80k_nextvit_small')]

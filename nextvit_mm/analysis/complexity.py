@@ -1,11 +1,13 @@
 """Parameters and multiply-adds of any MM config: what the model has, and as the paper counted."""
 import copy
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Tuple
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
@@ -38,8 +40,10 @@ class Complexity:
             ImageNet classifier that the authors' dense backbones still carried. Classifiers: all.
         published_flops: As the paper's tables count. Dense models: layer by layer, as mmcv 1.x does: convolutions
             and linear layers, the elements of norms twice, of activations and poolings once, no matrix products.
-            Classifiers: every multiply-add and the elements of norms, as fvcore does.
+            Classifiers: every multiply-add and the elements of norms twice, as fvcore does.
         parts: What makes up ``params`` and ``flops``.
+        not_run: Parts with convolutions or linear layers that inference on one image did not reach, and whose
+            multiply-adds are not in ``flops``: heads that only train, and what :func:`count_complexity` cannot run.
     """
     size: Tuple[int, int]
     params: int
@@ -47,6 +51,7 @@ class Complexity:
     published_params: int
     published_flops: int
     parts: List[Part]
+    not_run: List[str]
 
 
 def count_complexity(config: Config, size: Optional[Tuple[int, int]] = None) -> Complexity:
@@ -73,25 +78,33 @@ def count_complexity(config: Config, size: Optional[Tuple[int, int]] = None) -> 
                         f'this one has default_scope={scope!r}')
     init_default_scope(scope)
     size = tuple(size or SIZES[scope])
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise UserError(f'the size of the image must be a height and a width in pixels, not {size}')
     # Weights are not needed, and SyncBN would refuse a device other than a GPU.
     model_cfg = _without_weights(config.model)
-    model = MODELS.build(model_cfg)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    run = _OneImage(_plain_norms(model).eval().to('meta'))
-    image = torch.empty(1, model_cfg.backbone.get('in_channels', 3), *size, device='meta')
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of the MM libraries, about themselves
+            model = MODELS.build(model_cfg)
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        run = _OneImage(revert_sync_batchnorm(model).eval().to('meta'))
+        image = torch.empty(1, model_cfg.get('backbone', {}).get('in_channels', 3), *size, device='meta')
         by_module, by_layer, norms = _count(run, image)
-    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f'{type(model).__name__} cannot be counted at {size[0]}×{size[1]}: {error}') from error
+    except Exception as error:  # any model of any library; whatever it raises, it is this model that cannot be counted
+        raise UserError(f'{model_cfg.get("type")} cannot be counted at {size[0]}×{size[1]}: '
+                        f'{type(error).__name__}: {error}') from error
     params = sum(p.numel() for p in model.parameters())
     dense = scope != 'mmpretrain'
+    parts = _parts(model, by_module)
     return Complexity(
         size=size,
         params=params,
         flops=by_module['total'],
         published_params=trainable + _carried_classifier(model) if dense else params,
         published_flops=by_layer if dense else by_module['total'] + norms,
-        parts=_parts(model, by_module))
+        parts=parts,
+        not_run=[part.name for part in parts if not part.flops and any(
+            isinstance(module, CONVS + DECONVS + (nn.Linear, )) for module in model.get_submodule(part.name).modules())])
 
 
 class _OneImage(nn.Module):
@@ -191,9 +204,9 @@ def _layer_flops(module: nn.Module, x: Tensor, y: Tensor) -> int:
 
 def _carried_classifier(model: nn.Module) -> int:
     """Parameters of ``proj_head``, and of ``norm`` where there is none after the last stage, in the authors' models."""
-    channels = getattr(model.backbone, 'out_channels', (0, ))[-1]
-    if type(model.backbone).__name__ != 'NextViT':
+    if type(getattr(model, 'backbone', None)).__name__ != 'NextViT':
         return 0
+    channels = model.backbone.out_channels[-1]
     norm = getattr(model.backbone, f'norm{len(model.backbone.stages) - 1}')
     return (channels + 1) * IMAGENET_CLASSES + (2 * channels if isinstance(norm, nn.Identity) else 0)
 
@@ -219,11 +232,6 @@ def _module_flops(model: nn.Module, name: str, by_module: Dict[str, int]) -> int
         return by_module[name]
     return sum(_module_flops(model, f'{name}.{child}', by_module)
                for child, _ in model.get_submodule(name).named_children())
-
-
-def _plain_norms(model: nn.Module) -> nn.Module:
-    from mmengine.model import revert_sync_batchnorm
-    return revert_sync_batchnorm(model)
 
 
 def _without_weights(model: ConfigDict) -> ConfigDict:

@@ -125,7 +125,14 @@ def pyplot():
 
 def save_figure(figure, out_file: Union[str, Path], bottom: float = 0.0) -> None:
     """Write a figure as PNG, its folder with it, and close it; ``bottom`` is the share kept for a legend."""
-    Path(out_file).parent.mkdir(parents=True, exist_ok=True)
+    out_file = Path(out_file)
+    if out_file.suffix.lower() != '.png':
+        raise UserError(f'{out_file}: pictures are PNG; give a name that ends in .png')
     figure.tight_layout(rect=(0, bottom, 1, 1))
-    figure.savefig(out_file, dpi=110)
-    pyplot().close(figure)
+    try:
+        out_file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out_file, dpi=110)
+    except OSError as error:
+        raise UserError(f'{out_file} cannot be written: {error.strerror}') from None
+    finally:
+        pyplot().close(figure)

@@ -23,7 +23,7 @@ def read_scalars(work_dir: Union[str, Path]) -> Tuple[List[dict], List[dict]]:
     train: Dict[int, dict] = {}
     val: Dict[int, dict] = {}
     for file in files:  # sorted by time of start
-        records = [_without_published(record) for record in _read_lines(file)]
+        records = [_without_published(record) for record in read_lines(file)]
         steps = [record for record in records if 'loss' in record]
         metrics = [record for record in records if 'loss' not in record and set(record) - {'step'}]
         # What a resumed run did again, or a run from the start does anew, replaces what was done before.
@@ -35,13 +35,21 @@ def read_scalars(work_dir: Union[str, Path]) -> Tuple[List[dict], List[dict]]:
     return [train[i] for i in sorted(train)], [val[i] for i in sorted(val)]
 
 
-def _read_lines(file: Path) -> List[dict]:
-    lines = file.read_text().splitlines()
+def read_lines(file: Path) -> List[dict]:
+    """The records of one ``scalars.json``, without a last line that is not whole yet.
+
+    Raises:
+        UserError: Another line is damaged.
+    """
+    lines = file.read_bytes().splitlines()
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError as error:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError('not a record')
+            records.append(record)
+        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError among them
             if number < len(lines):
                 raise UserError(f'{file}, line {number}, is damaged: {error}') from None
     return records

@@ -39,14 +39,14 @@ def run_demo(config: str, data_dir: str, work_dir: str, cfg_options: Optional[di
         UserError: ``data_dir`` holds something else.
     """
     start = time.monotonic()
+    scope = load_config(config).get('default_scope')
+    if scope not in DATA:
+        raise UserError(f'{config} is not of {" or ".join(DATA)}: the demo has data for these')
     try:
         made = make_digits(data_dir, digits)
     except (FileExistsError, ValueError) as error:
         raise UserError(str(error)) from None
     print(f'{data_dir}: {"made" if made else "already there"}')
-    scope = load_config(config).get('default_scope')
-    if scope not in DATA:
-        raise UserError(f'{config} is not of {" or ".join(DATA)}: the demo has data for these')
     runner = train(config, work_dir=work_dir, data_root=str(Path(data_dir, DATA[scope])), cfg_options=cfg_options,
                    seed=0)
     metrics = read_scalars(work_dir)[1][-1]

@@ -1,14 +1,16 @@
 """While a run trains: how far it is from the published one."""
 from typing import Dict, List, Optional, Sequence, Union
 
-from mmengine.dist import get_world_size, master_only
+import torch
+from mmengine.dist import all_reduce, get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..weights.zoo import ZOO
 from .compare import (Comparison, loss_is_outside, metrics_outside, plan_comparison, published_evaluation,
-                      published_mean, rate_is_published)
+                      published_mean, rate_is_published, same_schedule_iteration)
 from .published import load_run
 
 DataBatch = Optional[Union[dict, tuple, list]]
@@ -19,11 +21,12 @@ class PublishedRunHook(Hook):
     """Lays a run beside one of the authors' while it trains.
 
     - In every line of the log, and in every visualization backend: ``published/loss``, the published loss at this
-      point, and ``published/loss_difference``, this run's less it.
-    - After every 500 published iterations: the learning rate and the mean of every loss beside the published ones.
+      point, and ``published/loss_difference``, this run's less it (as all of MMEngine's log: of the first process).
+    - After every 500 published iterations: the mean of every loss, over these iterations and all processes, beside
+      the published one.
     - After every evaluation: every metric beside the published one.
     - One warning when the loss leaves the published band (twice in a row), one when a metric does, one when the
-      learning rate is not the published one.
+      learning rate is not the published one; said once, also over resumed parts.
 
     Where batch size, length, data or start differ, it says at the start what follows from it: the axis is rescaled
     where the run sees as many images as the published one; otherwise nothing is compared. What it found is left in
@@ -43,7 +46,6 @@ class PublishedRunHook(Hook):
         self.run = load_run(run)
         self.note = note
         self.comparison: Optional[Comparison] = None
-        self._warned: set = set()
         self._outside = 0  # windows in a row
 
     def before_train(self, runner: Runner) -> None:
@@ -53,14 +55,16 @@ class PublishedRunHook(Hook):
             images_per_iter=loader.batch_sampler.batch_size * get_world_size(),
             max_iters=runner.max_iters,
             train_images=len(loader.dataset),
-            pretrained=_started_pretrained(runner))
+            start_problem=_start_problem(runner, self.run.name))
         off = self.comparison.scale is None
         lines = [f'not compared with the published run {self.run.name}:' if off else
                  f'compared with the published run {self.run.name}; band: docs/reproduction.md']
         lines += [f'  {remark}' for remark in self.comparison.remarks + ([self.note] if self.note else [])]
         (runner.logger.warning if off else runner.logger.info)('\n'.join(lines))
         if not off:
-            self._windows = {round(record['iter'] * self.comparison.scale): record for record in self.run.train}
+            scale = self.comparison.scale
+            self._windows = {round(record['iter'] * scale): record for record in self.run.train}
+            self._rates = {same_schedule_iteration(record['iter'], scale): record['lr'] for record in self.run.train}
         self._save(runner)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None,
@@ -72,6 +76,8 @@ class PublishedRunHook(Hook):
         published = published_mean(self.run, 'loss', iteration / self.comparison.scale)
         hub.update_scalar('train/published/loss', published)
         hub.update_scalar('train/published/loss_difference', hub.get_scalar('train/loss').current() - published)
+        if iteration in self._rates:
+            self._compare_rate(runner, iteration, self._rates[iteration])
         if iteration in self._windows:
             self._compare_window(runner, iteration, self._windows[iteration])
 
@@ -82,19 +88,23 @@ class PublishedRunHook(Hook):
         if published is None:
             return
         names = [name for name in published if name in metrics and published[name] is not None]
+        if not names:
+            return
         self._report(runner, runner.iter, 'evaluation', {name: metrics[name] for name in names}, published)
         for name in metrics_outside(metrics, published):
             self._warn_once(runner, 'metric', f'{name} is {metrics[name]:.4g} after {runner.iter:,} iterations, '
                             f'{published[name]:.4g} in the published run')
 
+    def _compare_rate(self, runner: Runner, iteration: int, published: float) -> None:
+        rate = runner.message_hub.get_scalar('train/lr').current()
+        if not rate_is_published(rate, published):
+            self._warn_once(runner, 'lr', f'the learning rate is {rate:.3e} in iteration {iteration:,}, '
+                            f'{published:.3e} in the published run')
+
     def _compare_window(self, runner: Runner, iteration: int, published: dict) -> None:
         """Compare the means over the iterations of one published mean."""
         hub = runner.message_hub
         window = round(self.run.WINDOW * self.comparison.scale)
-        lr = hub.get_scalar('train/lr').current()
-        if not rate_is_published(lr, published['lr']):
-            self._warn_once(runner, 'lr', f'the learning rate is {lr:.3e} in iteration {iteration:,}, '
-                            f'{published["lr"]:.3e} in the published run')
         names = [name for name in published if f'train/{name}' in hub.log_scalars and ('loss' in name or 'acc' in name)]
         buffers: Dict[str, HistoryBuffer] = {name: hub.get_scalar(f'train/{name}') for name in names}
         # A run that was resumed from a file without its history has too few values for its first mean.
@@ -102,7 +112,10 @@ class PublishedRunHook(Hook):
                  if len(buffer.data[0]) >= window and published[name] is not None}
         if 'loss' not in means:
             return
-        self._report(runner, iteration, f'mean over {window} iterations', dict(lr=lr, **means), published)
+        reduced = torch.tensor(list(means.values()), dtype=torch.float32)
+        all_reduce(reduced, 'mean')  # every process logs the losses of its own images
+        means = dict(zip(means, reduced.tolist()))
+        self._report(runner, iteration, f'mean over {window} iterations', means, published)
         self._outside = self._outside + 1 if loss_is_outside(means['loss'], published['loss']) else 0
         if self._outside == 2:
             self._warn_once(runner, 'loss', f'the loss is {means["loss"]:.4f} on average over the last {window} '
@@ -121,8 +134,10 @@ class PublishedRunHook(Hook):
 
     @master_only
     def _warn_once(self, runner: Runner, what: str, message: str) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
+        # MMEngine keeps this in every checkpoint.
+        key = f'left_published_run_{what}'
+        if not runner.message_hub.runtime_info.get(key):
+            runner.message_hub.update_info(key, True)
             runner.logger.warning(f'left the published run {self.run.name}: {message} (said once)')
 
     @master_only
@@ -130,11 +145,19 @@ class PublishedRunHook(Hook):
         self.comparison.save(runner.work_dir)
 
 
-def _started_pretrained(runner: Runner) -> bool:
-    """Whether the run had a checkpoint, or a backbone initialised from one, when it began."""
+def _start_problem(runner: Runner, run: str) -> Optional[str]:
+    """What is not as published about the weights that a run began with; None if nothing is known to be."""
     if runner.iter > 0:  # resumed; how it began was written down then
         begun = Comparison.load(runner.work_dir)
-        return begun is None or begun.pretrained
+        return begun.start_problem if begun else None
+    if runner.cfg.get('load_from'):
+        return None
     init_cfg = runner.cfg.get('model', {}).get('backbone', {}).get('init_cfg') or []
     configs: Sequence[dict] = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    return bool(runner._load_from) or any('Pretrained' in config.get('type', '') for config in configs)
+    names = [config.get('checkpoint', '') for config in configs if 'Pretrained' in config.get('type', '')]
+    if not names:
+        return 'it starts from random weights, the published one from a pretrained backbone'
+    for name in names:
+        if name in ZOO and name.split('_')[1] != ('6m' if '1n1k6m' in run else 'in1k'):
+            return f'it starts from {name}, the published one from {"6m" if "1n1k6m" in run else "in1k"} weights'
+    return None

@@ -6,7 +6,7 @@ from typing import Dict, List, Optional, Tuple, Union
 import numpy as np
 
 from ..analysis.drawing import pyplot, save_figure
-from ..analysis.logs import read_scalars
+from ..analysis.logs import read_lines, read_scalars
 from ..errors import UserError
 from .compare import HEADLINES, LOSS_BAND, Comparison, published_evaluation
 from .published import PublishedRun, load_run
@@ -58,6 +58,8 @@ class RunReport:
         self.work_dir = Path(work_dir)
         self.train, val = read_scalars(work_dir)
         found = Comparison.load(work_dir)
+        if scale is not None and not scale > 0:
+            raise UserError(f'--scale {scale:g} must be more than 0: iterations of the run for each published one')
         if run is None and found is None:
             raise UserError(f'{work_dir} does not say which published run it reproduces (PublishedRunHook would have '
                             'written it down): name one with --run')
@@ -70,6 +72,7 @@ class RunReport:
         same = found is not None and found.run == self.published.name
         self.scale: float = scale or (found.scale if same and found.scale else 1.0)
         self.remarks: List[str] = found.remarks if same and scale is None else []
+        self._hooks_means = _hooks_means(self.work_dir)
         # MMEngine counts the evaluations of a run by epochs in epochs.
         step = self.published.epoch_length * self.scale if self.published.unit == 'epochs' else 1
         self.val = [dict(record, iter=round(record['step'] * step)) for record in val]
@@ -77,19 +80,24 @@ class RunReport:
     def window_means(self, name: str) -> Tuple[List[int], List[float], List[float]]:
         """Means over the iterations of each published mean that the run has reached, and the published means.
 
+        The run's own are those that the hook took, over every iteration and process; where it did not, means of what
+        was logged, which is part of the iterations of the first process.
+
         Returns:
-            tuple: Iterations at the ends of the windows, own means of the logged values in them, published means.
+            tuple: Iterations at the ends of the windows, own means, published means.
         """
+        if not any(name in record for record in self.train):
+            return [], [], []
         iterations = np.array([record['iter'] for record in self.train])
         values = np.array([record.get(name, np.nan) for record in self.train], float)
         ends, own, theirs = [], [], []
         for record in self.published.train:
             end, start = record['iter'] * self.scale, (record['iter'] - self.published.WINDOW) * self.scale
             inside = values[(iterations > start) & (iterations <= end + 0.5)]
-            if record.get(name) is None or not len(inside) or np.isnan(inside).any() or iterations[-1] < round(end):
+            if record.get(name) is None or not len(inside) or iterations[-1] < round(end):
                 continue
             ends.append(round(end))
-            own.append(float(inside.mean()))
+            own.append(self._hooks_means.get((round(end), name), float(inside.mean())))
             theirs.append(record[name])
         return ends, own, theirs
 
@@ -125,11 +133,11 @@ class RunReport:
             axis.set(title=name, xlabel='iteration', xlim=(-0.02 * end, 1.02 * end))
             axis.xaxis.set_major_formatter(EngFormatter(sep=''))
             axis.grid(alpha=0.3)
-        axes.flat[0].legend()
         last = self.train[-1]['iter'] if self.train else 0
         figure.suptitle(f'{self.work_dir.name} beside {self.published.name}, after {last:,} of '
                         f'{round(self.published.max_iters * self.scale):,} iterations')
-        save_figure(figure, out_file)
+        figure.legend(*axes.flat[0].get_legend_handles_labels(), loc='lower center', ncols=4, frameon=False)
+        save_figure(figure, out_file, bottom=0.4 / (3.3 * rows))
 
     def _evaluation(self, iteration: int) -> Dict[str, float]:
         return published_evaluation(self.published, iteration / self.scale) or {}
@@ -148,7 +156,8 @@ class RunReport:
         if name != 'lr':
             ends, own, _ = self.window_means(name)
             axis.plot(ends, own, color=OURS, linewidth=2, label='this run, same means')
-            axis.set_ylim(0, 1.3 * max(y[len(y) // 50:].max(), *own[len(own) // 4:], 0))
+            finite = [value for value in own[len(own) // 4:] if np.isfinite(value)]
+            axis.set_ylim(0, 1.3 * max(y[len(y) // 50:].max(), *finite, 0))
 
     def _draw_metric(self, axis, name: str) -> None:
         x = np.array([record['iter'] * self.scale for record in self.published.val])
@@ -158,6 +167,19 @@ class RunReport:
         own = [record for record in self.val if name in record]
         axis.plot([record['iter'] for record in own], [record[name] for record in own], color=OURS, marker='.',
                   linewidth=2)
+
+
+def _hooks_means(work_dir: Path) -> Dict[Tuple[int, str], float]:
+    """The run's means over published windows as the hook took them, by iteration and name."""
+    prefix, suffix = 'published/mean/', '_difference'
+    return {(record['step'], key[len(prefix):-len(suffix)]): record[key[:-len(suffix)]] + record[key]
+            for file in sorted(work_dir.glob('*/vis_data/scalars.json')) for record in read_lines(file)
+            for key in record if key.startswith(prefix) and key.endswith(suffix)}
+
+
+def _difference(point: Point) -> float:
+    """The difference, without what is only the noise of floating-point arithmetic."""
+    return round(point.own - point.published, 9)
 
 
 def compare_run(work_dir: str, run: Optional[str] = None, scale: Optional[float] = None,
@@ -183,13 +205,18 @@ def compare_run(work_dir: str, run: Optional[str] = None, scale: Optional[float]
     table.columns[0].justify = 'right'
     for point in points:
         table.add_row(f'{point.iteration:,}', point.name, f'{point.own:.4g}', f'{point.published:.4g}',
-                      f'{point.own - point.published:+.2g}', 'inside' if point.inside else 'OUTSIDE')
+                      f'{_difference(point):+.2g}', 'inside' if point.inside else 'OUTSIDE')
     console = Console()
-    console.print(table)
+    if points:
+        console.print(table)
+    broken = next((record['iter'] for record in report.train if not np.isfinite(record['loss'])), None)
+    if broken is not None:
+        console.print(f'The loss is not finite from iteration {broken:,} on.')
     for remark in report.remarks:
         console.print(remark, markup=False, highlight=False)
     if not points:
-        console.print(f'Nothing to compare yet: the first mean takes {round(500 * report.scale)} iterations.')
+        console.print(f'Nothing to compare yet: the first mean takes '
+                      f'{round(report.published.WINDOW * report.scale)} iterations.')
     report.draw(out)
     print(f'picture: {out}')
     return report

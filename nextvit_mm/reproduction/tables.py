@@ -4,13 +4,14 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, TextIO, Tuple
+from typing import Dict, List, Optional, Sequence, TextIO, Tuple
 
 from mmengine.config import Config
 
 from ..analysis.complexity import Complexity, count_complexity
 from ..analysis.drawing import pyplot, save_figure
 from ..analysis.logs import read_scalars
+from ..engine.config import load_config
 from ..errors import UserError
 from .compare import Comparison
 from .published import load_errata, load_release, load_run, load_table
@@ -30,9 +31,6 @@ TITLES = dict(top1='top-1', miou='mIoU', miou_ms='mIoU MS', box_ap='box AP', mas
 CAPTIONS = {4: 'Table 4: ImageNet-1K', 5: 'Table 5: ADE20K', 6: 'Table 6: COCO'}
 LOGGED = {'accuracy/top1': ('top1', 1.0), 'mIoU': ('miou', 1.0), 'ms/mIoU': ('miou_ms', 1.0),
           'coco/bbox_mAP': ('box_ap', 100.0), 'coco/segm_mAP': ('mask_ap', 100.0)}
-FAMILIES = ('ResNeXt', 'ResNeSt', 'ResNet', 'RegNetY', 'EfficientNet', 'EfficientFormer', 'MobileViTv2', 'ConvNeXt',
-            'DeiT', 'CSWin', 'Swin', 'PVTv2', 'Twins-SVT', 'PoolFormer', 'CMT', 'CoaT', 'CvT', 'UniFormer', 'TRT-ViT',
-            'Next-ViT')
 NOT_RUN = 'not run'
 
 
@@ -44,12 +42,16 @@ class RunResult:
         run: The published run that it reproduces.
         work_dir: Where it lies.
         metrics: Last values in %, by the tables' column names.
+        progress: Share of the run that its last evaluation came after; 1 for a checkpoint that was only tested.
         remark: What keeps it from being the published recipe, finished; ``''`` if nothing.
+        tested: Metrics that are of ``tools/test.py``, on a checkpoint that need not be the run's own.
     """
     run: str
     work_dir: Path
     metrics: Dict[str, float]
+    progress: float = 1.0
     remark: str = ''
+    tested: Tuple[str, ...] = ()
 
 
 @dataclass
@@ -61,12 +63,16 @@ class Row:
     paper: Dict[str, str] = field(default_factory=dict)
     release: Dict[str, str] = field(default_factory=dict)
     complexity: Optional[Complexity] = None
-    result: Optional[RunResult] = None
+    results: List[RunResult] = field(default_factory=list)  # the best first
     misprints: Dict[str, dict] = field(default_factory=dict)  # by source and column
 
     @property
     def ours(self) -> bool:
         return self.backbone in SIZES
+
+    @property
+    def result(self) -> Optional[RunResult]:
+        return self.results[0] if self.results else None
 
     def reference(self, column: str) -> Optional[float]:
         """The published value to measure up to: the release's, else the paper's, a misprint put right."""
@@ -77,7 +83,15 @@ class Row:
         return None
 
 
-def make_table(number: int, run_dirs: Sequence[str] = (), baselines: bool = True) -> List[Row]:
+@dataclass(frozen=True)
+class Table:
+    """A table: its number in the paper, its rows, and what of the runs could not be read."""
+    number: int
+    rows: List[Row]
+    problems: List[str]
+
+
+def make_table(number: int, run_dirs: Sequence[str] = (), baselines: bool = True) -> Table:
     """Put together a table: published rows, complexity counted now, results of the runs that are found.
 
     Args:
@@ -86,13 +100,19 @@ def make_table(number: int, run_dirs: Sequence[str] = (), baselines: bool = True
         baselines: Include the paper's other backbones.
 
     Returns:
-        list[Row]: In the paper's order; Next-ViT from ImageNet-1K-6M, which only the authors' README has, at the end.
+        Table: Its rows in the paper's order; Next-ViT from ImageNet-1K-6M, which only the authors' README has, last.
 
     Raises:
         UserError: There is no such table, or a folder of runs does not exist.
     """
     published = load_table(number)
-    results = {result.run: result for folder in run_dirs for result in find_runs(folder)}
+    results: Dict[str, List[RunResult]] = {}
+    problems: List[str] = []
+    for folder in run_dirs:
+        found, unreadable = find_runs(folder)
+        problems += unreadable
+        for result in found:
+            results.setdefault(result.run, []).append(result)
     rows = [Row(r['method'], r['backbone'], 'ImageNet-1K', paper=r) for r in published
             if baselines or r['backbone'] in SIZES]
     by_key = {(row.method, row.backbone, row.weights): row for row in rows}
@@ -118,8 +138,9 @@ def make_table(number: int, run_dirs: Sequence[str] = (), baselines: bool = True
             if same not in counted:
                 counted[same] = count_complexity(*_model_of(row))
             row.complexity = counted[same]
-            row.result = results.get(run_name(row))
-    return rows
+            # Of several, the published recipe before others, and then the one that went furthest.
+            row.results = sorted(results.get(run_name(row), []), key=lambda r: (r.remark != '', -r.progress))
+    return Table(number, rows, problems)
 
 
 def run_name(row: Row) -> str:
@@ -128,44 +149,61 @@ def run_name(row: Row) -> str:
     return name + ('_1n1k6m_pretrained' if row.weights.endswith('6M') else '')
 
 
-def find_runs(folder: str) -> Iterator[RunResult]:
+def find_runs(folder: str) -> Tuple[List[RunResult], List[str]]:
     """The runs below a folder whose config has a :class:`PublishedRunHook`, trained or only tested.
+
+    Returns:
+        tuple[list[RunResult], list[str]]: The runs, and what was left out because it cannot be read.
 
     Raises:
         UserError: There is no such folder.
     """
     if not Path(folder).is_dir():
         raise UserError(f'--runs {folder} is not a folder')
-    for work_dir in sorted({path.parents[2] for path in Path(folder).rglob('vis_data/config.py')}):
-        configs = sorted(work_dir.glob('*/vis_data/config.py'))
-        cfg = Config.fromfile(configs[-1])
-        name = next((hook.get('run') for hook in cfg.get('custom_hooks') or []
-                     if hook.get('type') == 'PublishedRunHook'), None)
-        if name is None:
-            continue
-        metrics, remark = _trained(work_dir, name)
-        for file in sorted(work_dir.glob('*/*.json')):  # of tests
-            metrics.update(_percent(json.loads(file.read_text())))
-        if metrics:
-            yield RunResult(name, work_dir, metrics, remark)
+    results, problems = [], []
+    for work_dir in sorted({path.parents[2] for path in Path(folder).resolve().rglob('vis_data/config.py')}):
+        try:
+            result = _read_run(work_dir)
+        except (UserError, ValueError, OSError) as error:
+            problems.append(f'{work_dir} was left out: {error}')
+        else:
+            results += [result] if result else []
+    return results, problems
 
 
-def _trained(work_dir: Path, name: str) -> Tuple[Dict[str, float], str]:
-    """Metrics of the last evaluation of a training run, and a remark where it is not a finished published recipe."""
-    if not any(work_dir.glob('*/vis_data/scalars.json')):
-        return {}, ''
+def _read_run(work_dir: Path) -> Optional[RunResult]:
+    cfg = load_config(str(max(work_dir.glob('*/vis_data/config.py'))))
+    name = next((hook.get('run') for hook in cfg.get('custom_hooks') or []
+                 if hook.get('type') == 'PublishedRunHook'), None)
+    if name is None:
+        return None
+    load_run(name)  # or raise
+    metrics, progress, remark, trained = {}, 1.0, '', ''
+    logs = list(work_dir.glob('*/vis_data/scalars.json'))
+    if logs:
+        trained = max(logs).parents[1].name  # its time stamp
+        metrics, progress, remark = _trained(work_dir, name)
+    tested: Dict[str, float] = {}
+    for file in sorted(work_dir.glob('*/*.json')):
+        if file.parent.name > trained:
+            tested.update(_percent(json.loads(file.read_text())))
+    metrics = {**metrics, **tested}
+    return RunResult(name, work_dir, metrics, progress, remark, tuple(tested)) if metrics else None
+
+
+def _trained(work_dir: Path, name: str) -> Tuple[Dict[str, float], float, str]:
+    """Metrics of the last evaluation of a training run, the share of it that was done, and a remark if need be."""
+    run, comparison = load_run(name), Comparison.load(work_dir)
     _, val = read_scalars(work_dir)
     if not val:
-        return {}, ''
-    run = load_run(name)
-    length = run.length
-    comparison = Comparison.load(work_dir)
+        return {}, 0.0, ''
     if comparison is not None and comparison.scale is None:
-        return _percent(val[-1]), 'another recipe: ' + '; '.join(comparison.remarks)
+        return _percent(val[-1]), 0.0, 'another recipe: ' + '; '.join(comparison.remarks)
+    length = run.length
     if comparison is not None and run.unit == 'iters':
         length = round(run.length * comparison.scale)
     step = val[-1]['step']
-    return _percent(val[-1]), '' if step >= length else f'at {run.unit[:-1]} {step:,} of {length:,}'
+    return _percent(val[-1]), step / length, '' if step >= length else f'at {run.unit[:-1]} {step:,} of {length:,}'
 
 
 def _percent(record: Dict[str, float]) -> Dict[str, float]:
@@ -194,9 +232,9 @@ def _config_file(name: str) -> Path:
 
 # --- printing -------------------------------------------------------------------------------------------------------
 
-def table_cells(number: int, rows: Sequence[Row], every_column: bool = False) -> Tuple[List[str], List[List[str]]]:
+def table_cells(table: Table, every_column: bool = False) -> Tuple[List[str], List[List[str]]]:
     """Header and cells of a table, as text; a misprint is marked with †."""
-    metrics = METRICS[number]
+    metrics, rows = METRICS[table.number], table.rows
     extra = [c for c in rows[0].paper if c in ('tensorrt_ms', 'coreml_ms') or c.endswith(('50', '75'))]
     header = ['method', 'backbone']
     for name, unit in (('Params', 'M'), ('FLOPs', 'G')):
@@ -226,7 +264,8 @@ def _cells(row: Row, metrics: Sequence[str]) -> List[str]:
         elif value is None:
             cells += [NOT_RUN, '']
         else:
-            cells += [f'{value:.1f}' + ('*' if row.result.remark else ''),
+            mark = '*' if row.result.remark else '‡' if metric in row.result.tested else ''
+            cells += [f'{value:.1f}{mark}',
                       '' if reference is None else f'{value - reference:+.1f}']
     return cells
 
@@ -235,23 +274,37 @@ def _printed(row: Row, source: str, column: str) -> str:
     return getattr(row, source).get(column, '') + ('†' if (source, column) in row.misprints else '')
 
 
-def footnotes(rows: Sequence[Row]) -> List[str]:
-    """What the marks mean."""
+COUNTED = {  # what the paper's count is, and what Params and FLOPs "actual" are not
+    4: "counted so: all parameters (the paper cuts off their last digit); multiply-adds, attention's products included, "
+       'and the elements of norms twice; actual: multiply-adds alone',
+    5: "counted so: trainable parameters, with an unused classifier; multiply-adds without attention's products, and the "
+       'elements of norms, activations and poolings; actual: all parameters and all multiply-adds',
+}
+COUNTED[6] = COUNTED[5]
+
+
+def footnotes(table: Table) -> List[str]:
+    """What the marks mean, and where the runs lie."""
     notes = [f'† {row.method}, {row.backbone}, {column}: the {source} prints {e["printed"]} for {e["correct"]} '
-             f'({e["why"]})' for row in rows for (source, column), e in row.misprints.items()
+             f'({e["why"]})' for row in table.rows for (source, column), e in row.misprints.items()
              if source == 'paper' or column in TITLES]
-    notes += [f'* {row.result.work_dir}: {row.result.remark}' for row in rows if row.result and row.result.remark]
-    notes += [f'{row.method}, {row.backbone}: {row.result.work_dir}'
-              for row in rows if row.result and not row.result.remark]
-    notes.append('counted so: in the paper\'s convention (trainable parameters and an unused classifier; multiply-adds '
-                 'without attention\'s products); actual: all that the model has and does; ours: runs of this project; '
-                 'Δ: ours less the release, or the paper where the release has none; 6M: from ImageNet-1K-6M weights.')
-    return notes
+    for row in table.rows:
+        for i, result in enumerate(row.results):
+            mark = '* ' if result.remark else '‡ ' if result.tested else ''
+            what = [result.remark] if result.remark else []
+            what += [f'{", ".join(TITLES[m] for m in result.tested)} by tools/test.py'] if result.tested else []
+            what += ['not shown: there is another'] if i else []
+            notes.append(f'{mark if not i else ""}{row.method}, {row.backbone}: {result.work_dir}'
+                         + (f' ({"; ".join(what)})' if what else ''))
+    return notes + table.problems + [
+        COUNTED[table.number] + '; ours: runs of this project; Δ: ours less the release, or the paper where the release '
+        'has none; 6M: from ImageNet-1K-6M weights.'
+    ]
 
 
-def print_table(number: int, rows: Sequence[Row], style: str, file: TextIO) -> None:
+def print_table(table: Table, style: str, file: TextIO) -> None:
     """Write a table as ``'text'``, ``'markdown'`` or ``'csv'`` (every column, and no footnotes)."""
-    header, cells = table_cells(number, rows, every_column=style == 'csv')
+    header, cells = table_cells(table, every_column=style == 'csv')
     if style == 'csv':
         # A column's name is unique there, for whoever reads it by machine.
         group = ''
@@ -263,30 +316,31 @@ def print_table(number: int, rows: Sequence[Row], style: str, file: TextIO) -> N
         return
     from rich import box
     from rich.console import Console
-    from rich.table import Table
-    table = Table(title=CAPTIONS[number] if style == 'text' else None,
-                  box=box.MARKDOWN if style == 'markdown' else box.SIMPLE_HEAD, padding=(0, 1))
+    from rich.table import Table as RichTable
+    grid = RichTable(title=CAPTIONS[table.number] if style == 'text' else None,
+                     box=box.MARKDOWN if style == 'markdown' else box.SIMPLE_HEAD, padding=(0, 1))
     for i, name in enumerate(header):
         name = name.replace(': ', ':\n') if style == 'text' else name
-        table.add_column(name, justify='left' if i < 2 else 'right', no_wrap=True)
+        grid.add_column(name, justify='left' if i < 2 else 'right', no_wrap=True)
     for line in cells:
-        table.add_row(*line)
+        grid.add_row(*line)
     console = Console(file=file, width=300, color_system=None)  # a narrower terminal wraps; nothing is cut off
     with console.capture() as capture:
-        console.print(table)
+        console.print(grid)
     file.write('\n'.join(line.rstrip() for line in capture.get().splitlines() if line.strip()) + '\n\n')
-    for note in footnotes(rows):
+    for note in footnotes(table):
         console.print(('- ' if style == 'markdown' else '') + note, markup=False, highlight=False, soft_wrap=True)
 
 
 # --- drawing --------------------------------------------------------------------------------------------------------
 
-def draw_table(number: int, rows: Sequence[Row], out_file: str) -> None:
+def draw_table(table: Table, out_file: str) -> None:
     """Draw accuracy against the paper's latencies, as its Figure 1 does, as PNG.
 
     Each method has a row of two panels, TensorRT and Core ML. Next-ViT is drawn with the paper's figures, the
     release's, and those of this project's finished runs.
     """
+    number, rows = table.number, table.rows
     plt = pyplot()
     methods = list(dict.fromkeys(row.method for row in rows if row.paper))
     if number == 4:  # one panel for all sizes of image, as in the paper
@@ -308,7 +362,7 @@ def draw_table(number: int, rows: Sequence[Row], out_file: str) -> None:
 def _draw_panel(axis, rows: Sequence[Row], latency: str, metric: str) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
     colours = [c for i, c in enumerate(pyplot().get_cmap('tab20').colors) if i != 6]  # that red is Next-ViT's
-    for i, family in enumerate(FAMILIES):
+    for i, family in enumerate(dict.fromkeys(_family(row.backbone) for row in rows)):
         points = sorted((float(row.paper[latency]), float(row.paper[metric]), row.backbone) for row in rows
                         if row.paper.get(latency) and row.paper.get(metric) and _family(row.backbone) == family)
         if not points:
@@ -327,7 +381,9 @@ def _draw_panel(axis, rows: Sequence[Row], latency: str, metric: str) -> None:
             axis.scatter(*zip(*points), marker=marker, s=70, facecolors='none' if marker == 's' else '#2ca02c',
                          edgecolors='#d62728' if marker == 's' else '#2ca02c', zorder=6, label=label)
     axis.legend(loc='lower right')
-    axis.margins(x=0.1, y=0.08)
+    axis.margins(x=0.05, y=0.08)
+    left, right = axis.get_xlim()
+    axis.set_xlim(left, right * (right / left)**0.15)  # room for the names
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axis.xaxis.set_major_formatter(ScalarFormatter())
     axis.xaxis.set_minor_formatter(NullFormatter())
@@ -338,4 +394,5 @@ def _finished(row: Row, metric: str) -> Optional[float]:
 
 
 def _family(backbone: str) -> str:
-    return next((family for family in FAMILIES if backbone.startswith(family)), re.split(r'[-\d]', backbone)[0])
+    """ConvNeXt of ConvNeXt-T, PVTv2 of PVTv2-B2, ResNet of ResNet101."""
+    return re.match(r'(Twins-SVT|TRT-ViT|Next-ViT|[A-Za-z]+(v2)?)', backbone)[1]

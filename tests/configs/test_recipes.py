@@ -77,22 +77,44 @@ def test_a_training_step_and_a_test_step(built, optim_wrapper):
         assert results[0].pred_instances.masks.shape[1:] == (64, 64)
 
 
-def test_weight_decay(built, optim_wrapper):
-    """Semantic FPN decays everything; elsewhere what the release exempts by name is just what belongs to a BN."""
-    config, cfg, model = built
-    if config not in RECIPES:
-        pytest.skip('a demo')
+def check_weight_decay(model, optim_wrapper, usual, exempt):
+    """Every parameter has the decay ``usual``, or ``exempt`` if it belongs to a BN."""
     decays = {id(p): g['weight_decay'] for g in optim_wrapper.optimizer.param_groups for p in g['params']}
     of_bn = {id(p) for m in model.modules() if isinstance(m, _BatchNorm) for p in m.parameters()}
-    usual, exempt = dict(mask=(0.05, 0.0), semantic=(1e-4, 1e-4), upernet=(0.01, 0.0))[config.stem.split('_')[0]]
-    groups = {usual: 0, exempt: 0}
+    found = set()
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        assert ('norm' in name or 'bn' in name) == (id(parameter) in of_bn), name
-        assert decays[id(parameter)] == (exempt if id(parameter) in of_bn else usual), name
-        groups[decays[id(parameter)]] += 1
-    assert all(groups.values())
+        if parameter.requires_grad:
+            assert ('norm' in name or 'bn' in name) == (id(parameter) in of_bn), name
+            assert decays[id(parameter)] == (exempt if id(parameter) in of_bn else usual), name
+            found.add(decays[id(parameter)])
+    assert found == {usual, exempt}
+
+
+DECAYS = dict(mask=(0.05, 0.0), semantic=(1e-4, 1e-4), upernet=(0.01, 0.0))
+
+
+def test_weight_decay(built, optim_wrapper):
+    """Semantic FPN decays everything; elsewhere what the release exempts by name is just what belongs to a BN."""
+    config, _, model = built
+    if config not in RECIPES:
+        pytest.skip('a demo')
+    check_weight_decay(model, optim_wrapper, *DECAYS[config.stem.split('_')[0]])
+
+
+@pytest.mark.parametrize('change', [dict(paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.0)})),
+                                    dict(paramwise_cfg=None),
+                                    dict(optimizer=dict(type='AdamW', lr=6e-5, weight_decay=0.02))], ids=str)
+def test_the_check_of_weight_decay_notices_a_change(change):
+    """Without 'bn' the heads' norms decay, which lie in ConvModules under that name."""
+    pytest.importorskip('mmseg')
+    cfg = load_config(ROOT / 'configs' / 'segmentation' / 'upernet_nextvit_s_160k.py')
+    init_default_scope('mmseg')
+    cfg.model.backbone.init_cfg = None
+    model = MODELS.build(cfg.model)
+    for key, value in change.items():
+        cfg.optim_wrapper[key] = value  # update() would merge
+    with pytest.raises(AssertionError):
+        check_weight_decay(model, build_optim_wrapper(model, cfg.optim_wrapper), *DECAYS['upernet'])
 
 
 @pytest.mark.parametrize('config', RECIPES, ids=lambda p: p.stem)
@@ -127,6 +149,7 @@ def test_what_the_release_says(config):
         assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=lr, weight_decay=decay)
         assert cfg.train_cfg.max_iters == run.length * (2 if paper_fpn else 1)
         assert cfg.train_cfg.max_iters == 10 * cfg.train_cfg.val_interval == 10 * cfg.default_hooks.checkpoint.interval
+        assert cfg.log_processor == dict(by_epoch=False, window_size=cfg.default_hooks.logger.interval)
         assert cfg.model.test_cfg.mode == 'whole' and 'size_divisor' not in cfg.model.data_preprocessor
         assert cfg.model.decode_head.num_classes == 150 and not cfg.model.decode_head.align_corners
         if 'upernet' in stem:
@@ -168,10 +191,12 @@ def test_crops_of_512_and_the_scales_of_the_multi_scale_test(digits):
     cfg = load_config(RECIPES[-1].with_name('upernet_nextvit_s_160k.py'))
     dataset = ade_dataset(cfg, digits, 'train', cfg.train_pipeline)
     np.random.seed(0)
-    for i in range(4):
+    sides = []
+    for i in range(6):
         item = dataset[i]
         # A picture of 64×64 is resized to between 256 and 1024 and then cropped to 512; what is less is padded later.
-        assert max(item['inputs'].shape[1:]) <= 512
+        sides.append(max(item['inputs'].shape[1:]))
+    assert max(sides) == 512
     plain = ade_dataset(cfg, digits, 'val', cfg.test_pipeline)[0]
     assert plain['inputs'].shape == (3, 512, 512) and plain['data_samples'].gt_sem_seg.data.shape[1:] == (64, 64)
     item = ade_dataset(cfg, digits, 'val', cfg.tta_pipeline)[0]

@@ -9,8 +9,9 @@ from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
 from nextvit_mm.reproduction import list_runs, load_run
+from nextvit_mm.reproduction.compare import rate_is_published, same_schedule_iteration
 
-from ..conftest import DETECTOR, RECIPES, load_config
+from ..conftest import DETECTOR, RECIPES, ROOT, load_config
 
 EPOCH_LENGTH = 7330  # COCO: 117,266 pictures with a box, 16 at a time
 
@@ -52,7 +53,11 @@ def test_learning_rate_is_the_published_one_at_every_recorded_iteration(config: 
     assert len(rates) == stretch * run.max_iters
     assert len(run.train) >= run.max_iters // 500 - run.length
     for record in run.train:
-        assert units_apart(rates[stretch * (record['iter'] - 1)], record['lr']) <= 1, record['iter']
+        rate = rates[stretch * (record['iter'] - 1)]
+        assert units_apart(rate, record['lr']) <= 1, record['iter']
+        # What the hook compares while the recipe trains does not warn.
+        assert rates[same_schedule_iteration(record['iter'], stretch) - 1] == rate
+        assert rate_is_published(rate, record['lr'])
 
 
 def test_every_published_dense_run_has_a_config():
@@ -60,14 +65,19 @@ def test_every_published_dense_run_has_a_config():
     assert runs == {name for name in list_runs() if not name.startswith('nextvit_')} and len(runs) == 18
 
 
-@pytest.mark.parametrize('part, change', [
-    ('optimizer', dict(lr=1.002e-4)), ('LinearLR', dict(end=500)), ('LinearLR', dict(end=502)),
-    ('MultiStepLR', dict(milestones=[8, 12])), ('MultiStepLR', dict(milestones=[7, 11])),
-    ('MultiStepLR', dict(gamma=0.2))
+FPN, UPERNET = (str(ROOT / 'configs' / 'segmentation' / f'{name}.py')
+                for name in ('semantic_fpn_nextvit_s_80k_released', 'upernet_nextvit_s_160k'))
+
+
+@pytest.mark.parametrize('config, part, change', [
+    (DETECTOR, 'optimizer', dict(lr=1.002e-4)), (DETECTOR, 'LinearLR', dict(end=500)),
+    (DETECTOR, 'LinearLR', dict(end=502)), (DETECTOR, 'MultiStepLR', dict(milestones=[8, 12])),
+    (DETECTOR, 'MultiStepLR', dict(gamma=0.2)), (FPN, 'PolyLR', dict(power=0.91)), (FPN, 'PolyLR', dict(end=40000)),
+    (FPN, 'PolyLR', dict(eta_min=2e-6)), (UPERNET, 'LinearLR', dict(end=1500)), (UPERNET, 'PolyLR', dict(end=160000))
 ], ids=str)
-def test_the_comparison_notices_a_changed_digit(part, change):
-    cfg = load_config(DETECTOR)
+def test_the_comparison_notices_a_changed_digit(config, part, change):
+    cfg = load_config(config)
     parts = dict(optimizer=cfg.optim_wrapper.optimizer, **{s.type: s for s in cfg.param_scheduler})
     parts[part].update(change)
     rates = learning_rates(cfg)
-    assert any(units_apart(rates[r['iter'] - 1], r['lr']) > 1 for r in load_run('mask_rcnn_1x_nextvit_small').train)
+    assert any(units_apart(rates[r['iter'] - 1], r['lr']) > 1 for r in load_run(cfg.custom_hooks[0].run).train)

@@ -3,7 +3,8 @@ import pytest
 from nextvit_mm.errors import UserError
 from nextvit_mm.reproduction import load_run
 from nextvit_mm.reproduction.compare import (Comparison, loss_is_outside, metrics_outside, plan_comparison,
-                                             published_evaluation, published_mean, rate_is_published)
+                                             published_evaluation, published_mean, rate_is_published,
+                                             same_schedule_iteration)
 
 COCO = load_run('mask_rcnn_1x_nextvit_small')
 ADE = load_run('fpn_80k_nextvit_small')
@@ -29,7 +30,7 @@ def test_epochs_of_a_smaller_batch():
     (dict(images_per_iter=16, max_iters=6 * 7330), '703,680'),
     (dict(images_per_iter=4, max_iters=12 * 7330), '87,960 × 4'),
     (dict(images_per_iter=16, max_iters=12 * 7330, train_images=5000), '5,000'),
-    (dict(images_per_iter=16, max_iters=12 * 7330, pretrained=False), 'random weights'),
+    (dict(images_per_iter=16, max_iters=12 * 7330, start_problem='it starts from nothing'), 'starts from nothing'),
 ])
 def test_what_cannot_be_compared_says_why(kwargs, word):
     found = plan_comparison(COCO, **kwargs)
@@ -55,6 +56,11 @@ def test_rates(rate, printed, same):
     assert rate_is_published(rate, printed) is same
 
 
+@pytest.mark.parametrize('scale, expected', [(1, 500), (2, 999), (0.25, 126), (8, 3993)])
+def test_a_stretched_schedule_starts_at_its_first_iteration(scale, expected):
+    assert same_schedule_iteration(500, scale) == expected and same_schedule_iteration(1, scale) == 1
+
+
 def test_bands():
     assert not loss_is_outside(1.09, 1.0) and loss_is_outside(1.11, 1.0) and loss_is_outside(float('nan'), 1.0)
     published = {'coco/bbox_mAP': 0.45, 'coco/segm_mAP': None, 'mIoU': 40.0}
@@ -65,7 +71,7 @@ def test_bands():
 
 def test_a_comparison_is_kept_in_the_work_dir(tmp_path):
     assert Comparison.load(tmp_path) is None
-    kept = Comparison(ADE.name, None, ['why'], pretrained=False)
+    kept = Comparison(ADE.name, None, ['why'], 'it starts from nothing')
     kept.save(tmp_path)
     assert Comparison.load(tmp_path) == kept
     (tmp_path / 'published_run.json').write_text('{')

@@ -54,10 +54,11 @@ class Miou(BaseMetric):
 @pytest.fixture
 def train(tmp_path, monkeypatch):
 
-    def _train(run=small_run(), batch_size=4, max_iters=40, images=100, pretrained=True, interval=10, **kwargs):
+    def _train(run=small_run(), batch_size=4, max_iters=40, images=100, pretrained=True, interval=10, checkpoint='x',
+               **kwargs):
         monkeypatch.setattr(hook_module, 'load_run', lambda name: run)
         data = [torch.zeros(1) for _ in range(images)]
-        init_cfg = dict(init_cfg=dict(type='Pretrained', checkpoint='x')) if pretrained else {}
+        init_cfg = dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint)) if pretrained else {}
         runner = Runner(
             Toy(), str(tmp_path / 'work'),
             train_dataloader=dict(dataset=data, batch_size=batch_size, sampler=dict(type='InfiniteSampler'),
@@ -147,3 +148,14 @@ def test_a_resumed_run_from_scratch_stays_off(train, tmp_path):
 def test_an_unknown_run_is_refused():
     with pytest.raises(UserError, match='mask_rcnn_1x_nextvit_small'):
         hook_module.PublishedRunHook('mask_rcnn')
+
+
+def test_other_weights_than_the_published_ones(train):
+    log = train(run=small_run(), checkpoint='nextvit-small_6m')[1]
+    assert 'starts from nextvit-small_6m, the published one from in1k' in log and 'not compared' in log
+
+
+def test_a_warning_is_not_repeated_after_a_resume(train, tmp_path):
+    assert 'mIoU is 50' in train(small_run(miou=53))[1]
+    (tmp_path / 'work' / 'last_checkpoint').write_text(str(tmp_path / 'work' / 'iter_20.pth'))
+    assert 'left the published run' not in train(small_run(miou=53), resume=True)[1]

@@ -105,3 +105,29 @@ def test_other_runs_are_refused(kwargs, word, tmp_path):
 def test_a_folder_without_a_log(tmp_path):
     result = run_tool(ROOT / 'tools' / 'compare_run.py', tmp_path, check=False)
     assert result.returncode == 2 and 'holds no log' in result.stderr and 'Traceback' not in result.stderr
+
+
+@pytest.mark.parametrize('scale', ['0', '-1', 'nan'])
+def test_a_scale_that_makes_no_sense(scale, tmp_path):
+    write_run(tmp_path, 'fpn_80k_nextvit_small')
+    result = run_tool(ROOT / 'tools' / 'compare_run.py', tmp_path, '--scale', scale, check=False)
+    assert result.returncode == 2 and 'must be more than 0' in result.stderr
+
+
+def test_a_run_that_diverged_is_outside(tmp_path, capsys):
+    write_run(tmp_path, 'fpn_80k_nextvit_small')
+    file = next(tmp_path.glob('*/vis_data/scalars.json'))
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text('\n'.join(json.dumps({**r, 'loss': float('nan')} if r.get('iter', 0) > 20000 else r) for r in records))
+    points = [p for p in compare_run(str(tmp_path)).points() if p.name == 'loss']
+    assert [p.inside for p in points] == [p.iteration <= 20000 for p in points]
+    assert 'not finite from iteration 20,050 on' in capsys.readouterr().out
+
+
+def test_the_hooks_own_means_are_taken(tmp_path):
+    """They are over every iteration and process; a log's lines are not."""
+    write_run(tmp_path, 'fpn_80k_nextvit_small', factor=3.0)
+    file = next(tmp_path.glob('*/vis_data/scalars.json'))
+    with open(file, 'a') as log:
+        log.write(json.dumps({'published/mean/loss': 1.0, 'published/mean/loss_difference': 0.25, 'step': 500}) + '\n')
+    assert RunReport(tmp_path).window_means('loss')[1][0] == 1.25
