@@ -346,12 +346,13 @@ def draw_table(table: Table, out_file: str) -> None:
     if number == 4:  # one panel for all sizes of image, as in the paper
         methods = ['']
     figure, axes = plt.subplots(len(methods), 2, figsize=(14, 5.5 * len(methods)), squeeze=False)
+    families = list(dict.fromkeys(_family(row.backbone) for row in rows))
     for panels, method in zip(axes, methods):
         chosen = [row for row in rows if method in (row.method, '') and row.weights == 'ImageNet-1K']
         metric = max(METRICS[number], key=lambda m: sum(bool(row.paper.get(m)) for row in chosen))
         for axis, latency, name in zip(panels, ('tensorrt_ms', 'coreml_ms'), ('TensorRT, T4', 'Core ML, iPhone 12')):
             axis.set_xscale('log')
-            _draw_panel(axis, chosen, latency, metric)
+            _draw_panel(axis, chosen, families, latency, metric)
             axis.set(xlabel=f'latency of the backbone in the paper, {name} (ms)',
                      ylabel=f'{TITLES[metric]} (%)', title=method or 'ImageNet-1K')
             axis.grid(alpha=0.3, which='both')
@@ -359,10 +360,10 @@ def draw_table(table: Table, out_file: str) -> None:
     save_figure(figure, out_file)
 
 
-def _draw_panel(axis, rows: Sequence[Row], latency: str, metric: str) -> None:
+def _draw_panel(axis, rows: Sequence[Row], families: Sequence[str], latency: str, metric: str) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
     colours = [c for i, c in enumerate(pyplot().get_cmap('tab20').colors) if i != 6]  # that red is Next-ViT's
-    for i, family in enumerate(dict.fromkeys(_family(row.backbone) for row in rows)):
+    for i, family in enumerate(families):  # in one colour in every panel
         points = sorted((float(row.paper[latency]), float(row.paper[metric]), row.backbone) for row in rows
                         if row.paper.get(latency) and row.paper.get(metric) and _family(row.backbone) == family)
         if not points:
@@ -395,4 +396,4 @@ def _finished(row: Row, metric: str) -> Optional[float]:
 
 def _family(backbone: str) -> str:
     """ConvNeXt of ConvNeXt-T, PVTv2 of PVTv2-B2, ResNet of ResNet101."""
-    return re.match(r'(Twins-SVT|TRT-ViT|Next-ViT|[A-Za-z]+(v2)?)', backbone)[1]
+    return re.match(r'Twins-SVT|TRT-ViT|Next-ViT|[A-Za-z]+v2|[A-Za-z]+', backbone)[0]

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from nextvit_mm import NextViT
 from nextvit_mm.analysis import read_scalars
 
-from ..conftest import DEMO, DETECTOR, ROOT, run_tool, shared
+from ..conftest import DEMO, DETECTOR, ROOT, randomise, run_tool, shared
 
 TRAIN, TEST = ROOT / 'tools' / 'train.py', ROOT / 'tools' / 'test.py'
 TWO_EPOCHS = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'default_hooks.logger.interval=1',
@@ -227,3 +228,77 @@ def test_slurm_scripts_hand_everything_to_the_tool(script, tool, third, tmp_path
     assert {'--partition=gpu', '--job-name=job', '--ntasks=16', '--gres=gpu:8', '--amp'} <= set(arguments)
     at = next(i for i, a in enumerate(arguments) if a.endswith('tools/' + tool))
     assert arguments[at + 1:at + 3] == ['config.py', third]
+
+
+RECIPE = ROOT / 'configs' / 'segmentation' / 'semantic_fpn_nextvit_s_80k.py'
+
+
+@pytest.mark.parametrize('data', ['digits', 'ade_tiny'])
+def test_a_published_segmentor_trains_and_tests_with_several_scales(data, digits, tmp_path):
+    """The recipe as it is, for one iteration: crops of 512×512, tests at 2048×512, then at six sizes, flipped too."""
+    pytest.importorskip('mmseg')
+    root = digits / 'ade' if data == 'digits' else shared('data', 'ade_tiny')
+    options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=1',
+               'default_hooks.logger.interval=1']
+    options += [f'{loader}_dataloader.{key}' for loader in ('train', 'val', 'test')
+                for key in ('num_workers=0', 'persistent_workers=False')]
+    if data == 'digits':
+        options.append('test_dataloader.dataset.indices=1')
+    flags = ['--data-root', root, '--work-dir', tmp_path, '--cfg-options', *options]
+    log = run_tool(TRAIN, RECIPE, '--no-pretrained', '--seed', 1, *flags)
+    assert 'not compared with the published run fpn_80k_nextvit_small' in log.stdout + log.stderr
+    run_tool(TEST, RECIPE, tmp_path / 'iter_1.pth', *flags)
+    run_tool(TEST, RECIPE, tmp_path / 'iter_1.pth', '--tta', '--show-dir', tmp_path / 'show', *flags)
+    plain, scales = [json.loads(path.read_text()) for path in sorted(tmp_path.glob('*/*.json'))]
+    assert 0 <= plain['mIoU'] <= 100 and 0 <= scales['ms/mIoU'] <= 100 and 'mIoU' not in scales
+    assert len(list((tmp_path / 'show').rglob('*.png'))) == 1
+
+
+def test_an_official_detector_file_predicts_what_its_weights_do(digits, tmp_path):
+    """A checkpoint as mmdet 2 wrote it for the authors: their names, and what their backbone carried unused."""
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+
+    from nextvit_mm.weights.keys import to_official
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(DEMO)
+    torch.manual_seed(0)
+    model = randomise(MODELS.build(cfg.model))
+    native = model.state_dict()
+    torch.save(dict(state_dict=native), tmp_path / 'native.pth')
+    backbone = {k[len('backbone.'):]: v for k, v in native.items() if k.startswith('backbone.')}
+    official = {f'backbone.{k}': v for k, v in to_official(backbone, (3, 4, 10, 3)).items()}
+    official.update({f'backbone.{k}': torch.rand(s) for k, s in {
+        'norm.weight': 1024, 'norm.bias': 1024, 'norm.running_mean': 1024, 'norm.running_var': 1024,
+        'proj_head.0.weight': (1000, 1024), 'proj_head.0.bias': 1000}.items()})
+    official['backbone.norm.num_batches_tracked'] = torch.tensor(3)
+    official.update({k: v for k, v in native.items() if not k.startswith('backbone.')})
+    meta = dict(mmdet_version='2.23.0', CLASSES=tuple('0123456789'), epoch=12, iter=87960, hook_msgs={}, config='x = 1')
+    torch.save(dict(meta=meta, state_dict=official, optimizer=dict(state={}, param_groups=[])), tmp_path / 'official.pth')
+    predictions = []
+    for name in ('native', 'official'):
+        log = run_tool(TEST, DEMO, tmp_path / f'{name}.pth', '--data-root', digits / 'coco', '--work-dir', tmp_path / name,
+                       '--out', tmp_path / f'{name}.pkl', '--cfg-options', 'model.test_cfg.rcnn.score_thr=0.0')
+        predictions.append(pickle.loads((tmp_path / f'{name}.pkl').read_bytes()))
+    assert 'unused and left out: norm, proj_head' in log.stdout + log.stderr
+    assert len(predictions[0]) == 4 and sum(len(p['pred_instances']['scores']) for p in predictions[0]) > 0
+    for ours, theirs in zip(*predictions):
+        for key in ('bboxes', 'scores', 'labels'):
+            assert torch.equal(ours['pred_instances'][key], theirs['pred_instances'][key])
+        assert ours['pred_instances']['masks'] == theirs['pred_instances']['masks']
+
+
+@pytest.mark.parametrize('spoil, words', [
+    (lambda s: NextViT('base').state_dict(), 'The file is of Next-ViT base in mm names; the model is Next-ViT small'),
+    (lambda s: {**{k: v for k, v in s.items() if '.norm.' not in k}, 'stem.0.conv.bias': torch.rand(64)},
+     'folded into the convolutions'),
+    (lambda s: {'layer1.0.conv1.weight': torch.rand(3)}, "names that are not Next-ViT's"),
+])
+def test_training_does_not_start_from_what_does_not_fit(spoil, words, digits, tmp_path):
+    pytest.importorskip('mmseg')
+    torch.save(dict(state_dict=spoil(NextViT('small').state_dict())), tmp_path / 'x.pth')
+    result = run_tool(TRAIN, RECIPE, '--data-root', digits / 'ade', '--work-dir', tmp_path / 'run', '--cfg-options',
+                      f'model.backbone.init_cfg.checkpoint={tmp_path / "x.pth"}', check=False)
+    assert result.returncode == 2 and words in result.stderr and 'Traceback' not in result.stderr
+    assert 'x.pth does not fit the backbone, and nothing was loaded' in result.stderr
+    assert 'Iter(train)' not in result.stdout + result.stderr and not list(tmp_path.glob('run/*.pth'))
