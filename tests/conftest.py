@@ -78,7 +78,8 @@ def run_tool(*args, cwd=ROOT, check=True, **env) -> subprocess.CompletedProcess:
     result = subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env={**os.environ, **env},
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if check and result.returncode:
-        raise AssertionError(f'{args} ended with {result.returncode}:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}')
+        raise AssertionError(f'{args} ended with {result.returncode}:\n{result.stdout[-3000:]}\n'
+                             f'{result.stderr[-3000:]}')
     return result
 
 

@@ -103,8 +103,7 @@ def count_complexity(config: Config, size: Optional[Tuple[int, int]] = None) -> 
         published_params=trainable + _carried_classifier(model) if dense else params,
         published_flops=by_layer if dense else by_module['total'] + norms,
         parts=parts,
-        not_run=[part.name for part in parts if not part.flops and any(
-            isinstance(module, CONVS + DECONVS + (nn.Linear, )) for module in model.get_submodule(part.name).modules())])
+        not_run=[part.name for part in parts if not part.flops and _multiplies(model.get_submodule(part.name))])
 
 
 class _OneImage(nn.Module):
@@ -192,6 +191,10 @@ def _elements(module: nn.Module, x: Tensor, y: Tensor) -> int:
 RULES: List[Tuple[tuple, Callable[[nn.Module, Tensor, Tensor], int]]] = [
     (CONVS, _conv), (DECONVS, _deconv), ((nn.Linear, ), _linear), (NORMS, _norm), (ACTIVATIONS + POOLS, _elements)
 ]
+
+
+def _multiplies(module: nn.Module) -> bool:
+    return any(isinstance(inner, (*CONVS, *DECONVS, nn.Linear)) for inner in module.modules())
 
 
 def _rule(module: nn.Module) -> Optional[Callable[[nn.Module, Tensor, Tensor], int]]:

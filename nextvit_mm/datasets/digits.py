@@ -1,8 +1,8 @@
 """A small data set that can be learned on a CPU: handwritten digits on photographs.
 
 Digits (the 1,797 of 8×8 pixels that scikit-learn ships) of varied size, place and bright colour lie on darkened crops
-of real photographs (the two that scikit-learn ships) and hide one another. The same pictures are written twice: as COCO 2017
-lays out instances, and as ADE20K lays out label maps. Training and validation use different digits.
+of real photographs (the two that scikit-learn ships) and hide one another. The same pictures are written twice: as
+COCO 2017 lays out instances, and as ADE20K lays out label maps. Training and validation use different digits.
 """
 import colorsys
 import json

@@ -13,8 +13,9 @@ from .published import PublishedRun
 RECORD = 'published_run.json'  # in the work dir: what the hook found out about the run
 # The published band. Away from the start and from drops of the rate, a mean of 500 published iterations differs from
 # the mean of its six neighbours by 0.8 to 1.4 % (standard deviation over a run), by 5 % at most but for two spikes of
-# nearly 10 %; two in a row never by more than 3.7 %. Evaluations differ from their neighbours' mean by up to 0.8 points of
-# AP and 1.0 of mIoU. How far two runs of one recipe lie apart is not known; the band is two to three times as wide.
+# nearly 10 %; two in a row never by more than 3.7 %. Evaluations differ from their neighbours' mean by up to 0.8
+# points of AP and 1.0 of mIoU. How far two runs of one recipe lie apart is not known; the band is two to three times
+# as wide.
 LOSS_BAND = 0.10  # of the published loss
 AP_BAND = 0.015  # 1.5 points, AP as MMDetection logs it
 MIOU_BAND = 2.5  # points, mIoU as MMSegmentation logs it, in %

@@ -1,5 +1,5 @@
 """While a run trains: how far it is from the published one."""
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Dict, Optional, Sequence, Union
 
 import torch
 from mmengine.dist import all_reduce, get_world_size, master_only

@@ -275,10 +275,10 @@ def _printed(row: Row, source: str, column: str) -> str:
 
 
 COUNTED = {  # what the paper's count is, and what Params and FLOPs "actual" are not
-    4: "counted so: all parameters (the paper cuts off their last digit); multiply-adds, attention's products included, "
-       'and the elements of norms twice; actual: multiply-adds alone',
-    5: "counted so: trainable parameters, with an unused classifier; multiply-adds without attention's products, and the "
-       'elements of norms, activations and poolings; actual: all parameters and all multiply-adds',
+    4: 'counted so: all parameters (the paper cuts off their last digit); multiply-adds and the elements of norms '
+       'twice; actual: multiply-adds alone',
+    5: "counted so: trainable parameters, with an unused classifier; multiply-adds without attention's products, and "
+       'the elements of norms, activations and poolings; actual: all parameters and all multiply-adds',
 }
 COUNTED[6] = COUNTED[5]
 
@@ -297,8 +297,8 @@ def footnotes(table: Table) -> List[str]:
             notes.append(f'{mark if not i else ""}{row.method}, {row.backbone}: {result.work_dir}'
                          + (f' ({"; ".join(what)})' if what else ''))
     return notes + table.problems + [
-        COUNTED[table.number] + '; ours: runs of this project; Δ: ours less the release, or the paper where the release '
-        'has none; 6M: from ImageNet-1K-6M weights.'
+        COUNTED[table.number] + '; ours: runs of this project; Δ: ours less the release, or the paper where the '
+        'release has none; 6M: from ImageNet-1K-6M weights.'
     ]
 
 
@@ -369,7 +369,8 @@ def _draw_panel(axis, rows: Sequence[Row], families: Sequence[str], latency: str
         if not points:
             continue
         next_vit = family == 'Next-ViT'
-        style = dict(color='#d62728', linewidth=2.5, zorder=5) if next_vit else dict(color=colours[i % len(colours)], linewidth=1)
+        style = (dict(color='#d62728', linewidth=2.5, zorder=5) if next_vit else
+                 dict(color=colours[i % len(colours)], linewidth=1))
         axis.plot([x for x, _, _ in points], [y for _, y, _ in points], marker='o', markersize=4, **style,
                   label='Next-ViT, paper' if next_vit else None)
         axis.annotate(family, points[-1][:2], xytext=(5, 3), textcoords='offset points', fontsize=8,

@@ -11,12 +11,14 @@ from ..conftest import DETECTOR, ROOT, TINY, load_config
 # Printed by the authors' README, which has no misprint but Semantic FPN L's 331 for 311. Classifiers' parameters are
 # truncated there, not rounded.
 PUBLISHED = {
-    ('ImageNet-1K 224', 'S'): (31.7, 5.8), ('ImageNet-1K 224', 'B'): (44.8, 8.3), ('ImageNet-1K 224', 'L'): (57.8, 10.8),
+    ('ImageNet-1K 224', 'S'): (31.7, 5.8), ('ImageNet-1K 224', 'B'): (44.8, 8.3),
+    ('ImageNet-1K 224', 'L'): (57.8, 10.8),
     ('ImageNet-1K 384', 'S'): (31.7, 17.3), ('ImageNet-1K 384', 'B'): (44.8, 24.6),
     ('ImageNet-1K 384', 'L'): (57.8, 32.0),
     ('Mask R-CNN 1x', 'S'): (51.8, 290), ('Mask R-CNN 1x', 'B'): (64.9, 340), ('Mask R-CNN 1x', 'L'): (77.9, 391),
     ('Mask R-CNN 3x', 'S'): (51.8, 290), ('Mask R-CNN 3x', 'B'): (64.9, 340), ('Mask R-CNN 3x', 'L'): (77.9, 391),
-    ('Semantic FPN 80k', 'S'): (36.3, 208), ('Semantic FPN 80k', 'B'): (49.3, 260), ('Semantic FPN 80k', 'L'): (62.4, 311),
+    ('Semantic FPN 80k', 'S'): (36.3, 208), ('Semantic FPN 80k', 'B'): (49.3, 260),
+    ('Semantic FPN 80k', 'L'): (62.4, 311),
     ('UperNet 160k', 'S'): (66.3, 968), ('UperNet 160k', 'B'): (79.3, 1020), ('UperNet 160k', 'L'): (92.4, 1072),
 }
 # Counted independently of this code before it was written: what the models really have, in millions.

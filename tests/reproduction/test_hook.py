@@ -1,6 +1,7 @@
 """The hook in real MMEngine runs of a toy model."""
 import json
 import re
+import socket
 import uuid
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from mmengine.runner import Runner
 from nextvit_mm.analysis import read_scalars
 from nextvit_mm.errors import UserError
 from nextvit_mm.reproduction import PublishedRun, hook as hook_module
+
+from ..conftest import ROOT, run_tool
 
 LR = 0.01
 
@@ -51,31 +54,36 @@ class Miou(BaseMetric):
         return dict(mIoU=50.0)
 
 
+def build_runner(work_dir, batch_size=4, max_iters=40, images=100, pretrained=True, interval=10, checkpoint='x',
+                 model=None, **kwargs):
+    data = [torch.zeros(1) for _ in range(images)]
+    init_cfg = dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint)) if pretrained else {}
+    runner = Runner(
+        model or Toy(), str(work_dir),
+        train_dataloader=dict(dataset=data, batch_size=batch_size, sampler=dict(type='InfiniteSampler'),
+                              collate_fn=dict(type='default_collate')),
+        val_dataloader=dict(dataset=data[:4], batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False),
+                            collate_fn=dict(type='default_collate')),
+        val_evaluator=[Miou()], val_cfg=dict(),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 4),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=LR)),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=interval, log_metric_by_epoch=False),
+                           checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=20)),
+        log_processor=dict(by_epoch=False),
+        custom_hooks=[dict(type='PublishedRunHook', run='small')],
+        cfg=dict(model=dict(backbone=init_cfg)),
+        experiment_name=uuid.uuid4().hex, **kwargs)  # else MMEngine reuses the logger of the last test
+    # data_preprocessor casts; the toy takes the batch as it is
+    runner.model.data_preprocessor.forward = lambda data, training=False: dict(inputs=data)
+    return runner
+
+
 @pytest.fixture
 def train(tmp_path, monkeypatch):
 
-    def _train(run=small_run(), batch_size=4, max_iters=40, images=100, pretrained=True, interval=10, checkpoint='x',
-               **kwargs):
+    def _train(run=small_run(), **kwargs):
         monkeypatch.setattr(hook_module, 'load_run', lambda name: run)
-        data = [torch.zeros(1) for _ in range(images)]
-        init_cfg = dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint)) if pretrained else {}
-        runner = Runner(
-            Toy(), str(tmp_path / 'work'),
-            train_dataloader=dict(dataset=data, batch_size=batch_size, sampler=dict(type='InfiniteSampler'),
-                                  collate_fn=dict(type='default_collate')),
-            val_dataloader=dict(dataset=data[:4], batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False),
-                                collate_fn=dict(type='default_collate')),
-            val_evaluator=[Miou()], val_cfg=dict(),
-            train_cfg=dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 4),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=LR)),
-            default_hooks=dict(logger=dict(type='LoggerHook', interval=interval, log_metric_by_epoch=False),
-                               checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=20)),
-            log_processor=dict(by_epoch=False),
-            custom_hooks=[dict(type='PublishedRunHook', run='small')],
-            cfg=dict(model=dict(backbone=init_cfg)),
-            experiment_name=uuid.uuid4().hex, **kwargs)  # else MMEngine reuses the logger of the last test
-        # data_preprocessor casts; the toy takes the batch as it is
-        runner.model.data_preprocessor.forward = lambda data, training=False: dict(inputs=data)
+        runner = build_runner(tmp_path / 'work', **kwargs)
         before = {path: len(path.read_text()) for path in tmp_path.rglob('*.log')}  # runs of one second share a file
         runner.train()
         return runner, ''.join(path.read_text()[before.get(path, 0):] for path in tmp_path.rglob('*.log'))
@@ -108,7 +116,8 @@ def test_the_rate_is_compared_too(train):
     assert 'learning rate is 1.000e-02' in train(small_run(lr=0.02))[1]
 
 
-@pytest.mark.parametrize('run, words', [(small_run(loss=1.2), 'the loss is 1.0000'), (small_run(miou=53), 'mIoU is 50')])
+@pytest.mark.parametrize('run, words', [(small_run(loss=1.2), 'the loss is 1.0000'),
+                                        (small_run(miou=53), 'mIoU is 50')])
 def test_leaving_the_band_is_said_once(train, run, words):
     log = train(run)[1]
     assert log.count('left the published run') == 1 and words in log
@@ -131,7 +140,7 @@ def test_off_with_the_reason(train, kwargs, words):
 
 
 def test_resuming_goes_on_where_it_was(train, tmp_path):
-    """Means over windows that began before the interruption are whole, because the log's history is in the checkpoint."""
+    """Means over windows that began before the interruption are whole: the log's history is in the checkpoint."""
     train(small_run(loss=1.02))
     (tmp_path / 'work' / 'last_checkpoint').write_text(str(tmp_path / 'work' / 'iter_20.pth'))
     _, log = train(small_run(loss=1.02), resume=True, interval=3)
@@ -159,3 +168,32 @@ def test_a_warning_is_not_repeated_after_a_resume(train, tmp_path):
     assert 'mIoU is 50' in train(small_run(miou=53))[1]
     (tmp_path / 'work' / 'last_checkpoint').write_text(str(tmp_path / 'work' / 'iter_20.pth'))
     assert 'left the published run' not in train(small_run(miou=53), resume=True)[1]
+
+
+TWO_PROCESSES = """
+import os, sys
+import torch
+torch.distributed.init_process_group('gloo')
+from tests.reproduction.test_hook import Toy, build_runner, hook_module, small_run
+
+class Ranked(Toy):
+    def forward(self, inputs, mode='tensor'):
+        out = super().forward(inputs, mode)
+        return {'loss': out['loss'] + torch.distributed.get_rank()} if mode == 'loss' else out
+
+hook_module.load_run = lambda name: small_run(loss=1.52)
+build_runner(sys.argv[1], batch_size=2, model=Ranked()).train()
+"""
+
+
+def test_means_are_over_all_processes(tmp_path):
+    """Losses of 1 and 2, published 1.52: in two processes of two images each, a batch of four."""
+    (tmp_path / 'two.py').write_text(TWO_PROCESSES)
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    run_tool('-m', 'torch.distributed.run', '--nproc_per_node', 2, '--master_port', port, tmp_path / 'two.py',
+             tmp_path / 'work', PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+    log = next((tmp_path / 'work').rglob('*.log')).read_text()
+    assert len(re.findall(r'loss +1\.5 \| +1\.52 \| +-0\.02', log)) == 8
+    assert 'left the published run' not in log

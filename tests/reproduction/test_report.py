@@ -118,7 +118,8 @@ def test_a_run_that_diverged_is_outside(tmp_path, capsys):
     write_run(tmp_path, 'fpn_80k_nextvit_small')
     file = next(tmp_path.glob('*/vis_data/scalars.json'))
     records = [json.loads(line) for line in file.read_text().splitlines()]
-    file.write_text('\n'.join(json.dumps({**r, 'loss': float('nan')} if r.get('iter', 0) > 20000 else r) for r in records))
+    file.write_text('\n'.join(json.dumps({**r, 'loss': float('nan')} if r.get('iter', 0) > 20000 else r)
+                              for r in records))
     points = [p for p in compare_run(str(tmp_path)).points() if p.name == 'loss']
     assert [p.inside for p in points] == [p.iteration <= 20000 for p in points]
     assert 'not finite from iteration 20,050 on' in capsys.readouterr().out

@@ -117,7 +117,8 @@ def test_of_several_runs_the_finished_one_is_shown_and_the_others_are_named(tmp_
     table = make_table(5, [str(tmp_path)], baselines=False)
     row = next(r for r in as_dicts(table) if (r['method'], r['backbone']) == ('Semantic FPN 80k', 'Next-ViT-S'))
     assert row['mIoU: ours'] == '46.5'
-    assert f'{tmp_path / "z_released"} (at iter 20,000 of 40,000; not shown: there is another)' in as_text(table, 'text')
+    note = f'{tmp_path / "z_released"} (at iter 20,000 of 40,000; not shown: there is another)'
+    assert note in as_text(table, 'text')
 
 
 def test_a_test_counts_only_if_it_is_newer_than_the_training(tmp_path):
@@ -140,7 +141,8 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
         spoil(folder)
     table = make_table(5, [str(tmp_path)], baselines=False)
     assert len(table.problems) == 4 and {row['mIoU: ours'] for row in as_dicts(table)} == {'not run'}
-    assert all(f'{tmp_path / name} was left out' in as_text(table, 'text') for name in ('json', 'config', 'name', 'log'))
+    text = as_text(table, 'text')
+    assert all(f'{tmp_path / name} was left out' in text for name in ('json', 'config', 'name', 'log'))
 
 
 @pytest.mark.parametrize('flags, words', [(['--plot', 'x.pdf'], 'PNG'), (['--out', '/proc/x'], '/proc/x cannot be')])

@@ -274,11 +274,13 @@ def test_an_official_detector_file_predicts_what_its_weights_do(digits, tmp_path
     official['backbone.norm.num_batches_tracked'] = torch.tensor(3)
     official.update({k: v for k, v in native.items() if not k.startswith('backbone.')})
     meta = dict(mmdet_version='2.23.0', CLASSES=tuple('0123456789'), epoch=12, iter=87960, hook_msgs={}, config='x = 1')
-    torch.save(dict(meta=meta, state_dict=official, optimizer=dict(state={}, param_groups=[])), tmp_path / 'official.pth')
+    optimizer = dict(state={}, param_groups=[])
+    torch.save(dict(meta=meta, state_dict=official, optimizer=optimizer), tmp_path / 'official.pth')
     predictions = []
     for name in ('native', 'official'):
-        log = run_tool(TEST, DEMO, tmp_path / f'{name}.pth', '--data-root', digits / 'coco', '--work-dir', tmp_path / name,
-                       '--out', tmp_path / f'{name}.pkl', '--cfg-options', 'model.test_cfg.rcnn.score_thr=0.0')
+        log = run_tool(TEST, DEMO, tmp_path / f'{name}.pth', '--data-root', digits / 'coco', '--work-dir',
+                       tmp_path / name, '--out', tmp_path / f'{name}.pkl', '--cfg-options',
+                       'model.test_cfg.rcnn.score_thr=0.0')
         predictions.append(pickle.loads((tmp_path / f'{name}.pkl').read_bytes()))
     assert 'unused and left out: norm, proj_head' in log.stdout + log.stderr
     assert len(predictions[0]) == 4 and sum(len(p['pred_instances']['scores']) for p in predictions[0]) > 0
