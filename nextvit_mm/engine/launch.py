@@ -1,5 +1,6 @@
 """Training and testing: from a config and the flags of the command line to a finished run."""
 import argparse
+import functools
 import os
 import sys
 import textwrap
@@ -7,9 +8,13 @@ from typing import Callable, Optional
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
+from mmengine.runner.checkpoint import load_state_dict
 
 from ..errors import UserError, WeightsError
+from ..models import NextViT
+from ..weights.io import unwrap
+from ..weights.whole import arrange, load_to_start_from, unwrap_model
 from . import config as cfgs
 from .preflight import check_checkpoint, check_data, check_pretrained, check_resumable
 
@@ -89,11 +94,15 @@ def train(config: str,
     check_data(cfg, ('train', 'val'))
     if cfg.get('load_from'):
         (check_resumable if cfg.get('resume') else check_checkpoint)(cfg.load_from)
-    if cfg.get('resume') and 'backbone' in cfg.model and (cfg.load_from or find_latest_checkpoint(cfg.work_dir)):
-        cfg.model.backbone.init_cfg = None  # what is resumed from holds every weight
+    resumes = cfg.get('resume') and (cfg.load_from or find_latest_checkpoint(cfg.work_dir))
+    if 'backbone' in cfg.model and (resumes or cfg.get('load_from')):
+        cfg.model.backbone.init_cfg = None  # what is gone on or started from holds every weight of the backbone
     check_pretrained(cfg)
     cfgs.drop_amp_without_accelerator(cfg)
     runner = _build_runner(cfg)
+    if isinstance(getattr(unwrap_model(runner.model), 'backbone', None), NextViT) and not cfg.get('resume'):
+        # MMEngine calls this for `load_from`; its own would take what happens to match, and go on without the rest.
+        runner.load_checkpoint = functools.partial(load_to_start_from, runner.model)
     runner.train()
     return runner
 
@@ -157,8 +166,11 @@ def _build_runner(cfg: Config) -> Runner:
 
 def _load_whole(runner: Runner, checkpoint: str) -> None:
     """Load a checkpoint that has just the model's parameters; MMEngine's own loading takes what happens to match."""
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    state_dict = arrange(runner.model, unwrap(loaded, checkpoint))
+    runner.call_hook('after_load_checkpoint', checkpoint=loaded)
     try:
-        runner.load_checkpoint(checkpoint, map_location='cpu', strict=True)
+        load_state_dict(runner.model, state_dict, strict=True, logger=runner.logger)
     except RuntimeError as error:
         lines = [textwrap.shorten(line, 300) for line in str(error).splitlines() if line.strip()]
         raise WeightsError('\n'.join([f'{checkpoint} does not fit the model of {runner.cfg.filename}:', *lines[:6]])

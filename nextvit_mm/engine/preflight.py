@@ -79,7 +79,7 @@ def check_pretrained(cfg: Config) -> None:
     """
     init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg') or []
     for init in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
-        name = init.get('checkpoint', '')
+        name = init.get('checkpoint') or ''
         if name in ZOO:
             locate_weights(name)
         elif name.startswith('hf-hub:'):

@@ -3,7 +3,7 @@ from collections import OrderedDict
 from contextlib import contextmanager, nullcontext
 from typing import Callable, ClassVar, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -153,7 +153,9 @@ class NextViT(BaseModule):
         """
         given = self.init_cfg
         configs = given if isinstance(given, (list, tuple)) else [given]
-        self.init_cfg = [dict(c, type='NextViTPretrained') if c['type'] == 'Pretrained' else c for c in configs]
+        pretrained = [dict(c, type='NextViTPretrained') for c in configs if _is_pretrained(c)]
+        # Last, as MMEngine orders its own, so that no other initialisation comes over the weights.
+        self.init_cfg = [c for c in configs if not _is_pretrained(c)] + pretrained
         try:
             super().init_weights()
         finally:
@@ -262,6 +264,12 @@ def _normalise_out_indices(out_indices: Sequence[int], num_stages: int) -> Tuple
     if len(set(indices)) != len(indices):
         raise ValueError(f'out_indices={tuple(out_indices)} names a stage twice')
     return tuple(indices)
+
+
+def _is_pretrained(init_cfg: dict) -> bool:
+    """Whether MMEngine would load a checkpoint for it: ``'Pretrained'``, with or without scope, or the class."""
+    kind = init_cfg['type']
+    return kind.split('.')[-1] == 'Pretrained' if isinstance(kind, str) else issubclass(kind, PretrainedInit)
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -45,9 +45,10 @@ def convert_file(source: str, target: Union[str, Path], to: str) -> str:
         converted = convert(state_dict, to)
     except ValueError as error:
         raise WeightsError(f'{source} holds {error}') from None
-    if len(converted) != len(state_dict):
-        raise WeightsError(f'{source} mixes dialects: two of its names become one in {to} names')
-    _write(converted, target, to)
+    try:
+        _write(converted, target, to)
+    except OSError as error:
+        raise WeightsError(f'{target} cannot be written: {error.strerror or error}') from None
     changed = len(set(converted) - set(state_dict))
     return '\n'.join([
         f'{source}: {describe(state_dict)}, {len(state_dict)} tensors',
@@ -60,7 +61,8 @@ def convert_file(source: str, target: Union[str, Path], to: str) -> str:
 
 def _write(state_dict: Dict[str, torch.Tensor], target: Path, to: str) -> None:
     """Write beside the target, read back, and move into place."""
-    state_dict = {name: tensor.contiguous() for name, tensor in state_dict.items()}
+    # A copy each: .safetensors takes no tensors that share memory.
+    state_dict = {name: tensor.clone().contiguous() for name, tensor in state_dict.items()}
     with tempfile.TemporaryDirectory(dir=target.parent, prefix='.convert-') as folder:
         part = Path(folder) / target.name
         if target.suffix == '.safetensors':
@@ -70,6 +72,12 @@ def _write(state_dict: Dict[str, torch.Tensor], target: Path, to: str) -> None:
             wrapper = dict(mm='state_dict', official='model').get(to)
             torch.save({wrapper: state_dict} if wrapper else state_dict, part)
         written = unwrap(read_weights(part), str(target))
-        if set(written) != set(state_dict) or not all(torch.equal(written[n], t) for n, t in state_dict.items()):
+        if set(written) != set(state_dict) or not all(_same(written[n], t) for n, t in state_dict.items()):
             raise WeightsError(f'{target} did not read back as it was written; the disk may be full or failing')
         os.replace(part, target)
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors are the same, NaN included."""
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(
+        a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Iterable, List, Mapping, Optional
 
 from mmengine.logging import print_log
+from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
@@ -16,8 +17,6 @@ from .keys import arch_depths, describe, detect_dialect, detect_prefix, is_folde
 
 # What a classifier's or detector's file has and a backbone need not take.
 LEFTOVERS = r'(head|norm\d+|extra_norm_list\.\d+)\.'
-# What a backbone may have and a classifier's file does not: the norms that dense models add after stages.
-ADDED = r'norm\d+\.'
 
 
 @dataclass
@@ -80,15 +79,11 @@ class NextViTPretrained:
         prefix = detect_prefix(whole) if self.prefix is None else self.prefix
         state_dict = {name[len(prefix):]: value for name, value in whole.items() if name.startswith(prefix)}
         coverage = cover(module, state_dict)
-        if not coverage.loaded or (self.strict and not coverage.whole):
-            raise WeightsError('\n'.join([
-                f'{self.checkpoint} does not fit the backbone, and nothing was loaded:',
-                f'  {_some("missing in the file", coverage.missing)}',
-                f'  {_some("not in the model", coverage.unexpected)}',
-                f'  {_some("of another shape", coverage.misshapen)}',
-                _likely_cause(module, whole, state_dict, prefix)
-            ]))
+        if not coverage.loaded or is_folded(state_dict) or (self.strict and not coverage.whole):
+            raise WeightsError(misfit(self.checkpoint, module, whole, prefix, coverage))
         module.load_state_dict({**module.state_dict(), **coverage.loaded})
+        if hasattr(module, '_params_init_info'):  # MMEngine's own log of what initialised each parameter
+            update_init_info(module, f'loaded from {self.checkpoint}')
         print_log(f'{self.checkpoint}: {coverage.report()}', 'current',
                   logging.INFO if coverage.whole else logging.WARNING)
 
@@ -96,11 +91,15 @@ class NextViTPretrained:
 def cover(module: NextViT, state_dict: Mapping[str, Tensor]) -> Coverage:
     """Sort a state dict, in any dialect and without a prefix, by what a backbone can do with it."""
     depths = [len(stage.blocks) for stage in module.arch.stages]
-    theirs, own = to_ours(state_dict, depths), module.state_dict()
+    try:
+        theirs = to_ours(state_dict, depths)
+    except ValueError as error:
+        raise WeightsError(f'the weights have {error}') from None
+    own = module.state_dict()
     found = Coverage()
     for name, tensor in own.items():
         if name not in theirs:
-            (found.fresh if re.match(ADDED, name) else found.missing).append(name)
+            (found.fresh if _is_added(name, own, len(depths) - 1) else found.missing).append(name)
         elif theirs[name].shape != tensor.shape:
             found.misshapen.append(f'{name} {tuple(theirs[name].shape)} for {tuple(tensor.shape)}')
         else:
@@ -117,21 +116,52 @@ def adapt_names(module: NextViT, state_dict: Dict[str, Tensor], prefix: str) -> 
 
     What the authors' dense models hold and never use is taken out by name, and the log says so.
     """
-    inner = [name[len(prefix):] for name in state_dict if name.startswith(prefix)]
+    inner = {name[len(prefix):]: value for name, value in state_dict.items() if name.startswith(prefix)}
     dialect = detect_dialect(inner)
-    if dialect not in ('official', 'timm'):
+    if dialect is None:
         return
-    last = len(module.arch.stages) - 1
-    last_norm = f'norm{last}.weight' in module.state_dict()
-    stale = stale_names(inner, last, last_norm) if dialect == 'official' else []
-    values = {name: state_dict.pop(prefix + name) for name in inner}
     depths = [len(stage.blocks) for stage in module.arch.stages]
-    for name, value in to_ours({k: v for k, v in values.items() if k not in stale}, depths).items():
-        state_dict[prefix + name] = value
-    print_log(f"backbone: {dialect} names turned into this project's; unused and left out: {_tops(stale)}", 'current')
+    try:
+        ours = to_ours(inner, depths)
+    except ValueError as error:
+        raise WeightsError(f'the weights of the backbone have {error}') from None
+    last = len(depths) - 1
+    stale = stale_names(ours, last, f'norm{last}.weight' in module.state_dict())
+    if dialect == 'mm' and not stale:
+        return
+    for name in inner:
+        del state_dict[prefix + name]
+    state_dict.update({prefix + name: value for name, value in ours.items() if name not in stale})
+    print_log(f"backbone: {dialect} names read as this project's; unused and left out: {_tops(stale)}", 'current')
 
 
 NextViT.load_adapters.append(adapt_names)
+
+
+def misfit(checkpoint: str, module: NextViT, whole: Iterable[str], prefix: str, coverage: Coverage) -> str:
+    """Why weights do not go into a backbone: the names on both sides, and the likely cause.
+
+    Args:
+        checkpoint: Where they are from.
+        module: The backbone.
+        whole: All names of the file.
+        prefix: Where in it the backbone was looked for.
+        coverage: What was found there.
+    """
+    names = [name[len(prefix):] for name in whole if name.startswith(prefix)]
+    return '\n'.join([
+        f'{checkpoint} does not fit the backbone, and nothing was loaded:',
+        f'  {_some("missing in the file", coverage.missing)}',
+        f'  {_some("not in the model", coverage.unexpected)}',
+        f'  {_some("of another shape", coverage.misshapen)}',
+        _likely_cause(module, whole, names, prefix)
+    ])
+
+
+def _is_added(name: str, own: Mapping[str, Tensor], last: int) -> bool:
+    """Whether a parameter is of a norm that dense models add: of any before the last stage, or where all have one."""
+    match = re.match(r'norm(\d+)\.', name)
+    return bool(match) and (int(match[1]) < last or 'norm0.weight' in own)
 
 
 def _likely_cause(module: NextViT, whole: Iterable[str], names: Iterable[str], prefix: str) -> str:

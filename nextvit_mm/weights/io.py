@@ -61,17 +61,23 @@ def _history_statistic(cls: type, name: str) -> Callable:
     return getattr(cls, name)
 
 
-def read_weights(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
-    """Read one local file: ``.safetensors``, or what ``torch.save`` wrote (zip or legacy), tensors only.
+def read_weights(path: Union[str, Path], map_location: Any = 'cpu', tensors_only: bool = TENSORS_ONLY) -> Any:
+    """Read one file: ``.safetensors``, or what ``torch.save`` wrote (zip or legacy), tensors only.
 
     A zip's own checksums are verified; the other formats have none for the tensors' bytes, so an altered file of
     theirs is noticed only where its structure suffers or its digest is known (:func:`locate_weights`,
-    :func:`load_from_url`). Before torch 2.6 a file that ``torch.save`` wrote is read without restriction, as MMEngine
-    itself does.
+    :func:`load_from_url`).
+
+    Args:
+        path: The file.
+        map_location: As ``torch.load`` takes it.
+        tensors_only: False reads what ``torch.save`` wrote without restriction, as MMEngine itself does. Default: only
+            where torch, before 2.6, could not read MMEngine's own checkpoints otherwise. What comes from the web or
+            the hub is read tensors-only by every version.
 
     Raises:
-        WeightsError: No such file, a file that is no checkpoint, is cut short or altered, or (from torch 2.6 on) one
-            that holds anything but tensors, plain containers and MMEngine's records; nothing in it is ever run.
+        WeightsError: No such file, a file that is no checkpoint, is cut short or altered, or one that holds
+            anything but tensors, plain containers and MMEngine's records; nothing in it is ever run.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -83,22 +89,21 @@ def read_weights(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
             with zipfile.ZipFile(path) as archive:
                 broken = archive.testzip()
             if broken:
-                raise WeightsError(f'{path} is damaged: the checksum of {broken} in it is wrong')
-        return torch.load(path, map_location=map_location, weights_only=TENSORS_ONLY)
+                raise WeightsError(f'{path} is damaged: the checksum of {broken} in it is wrong, or was not written')
+        return torch.load(path, map_location=map_location, weights_only=tensors_only)
     except WeightsError:
         raise
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)|allowlisted global (\S+)|`?(\S+\.\S+)`? was not an allowed', str(error))
-        if found is None:
-            raise WeightsError(f'{path} is not a checkpoint, or is damaged ({_first_line(error)})') from None
+        if found is None:  # torch's own message would advise to read without restriction
+            raise WeightsError(f'{path} is {_what_it_is(path)}') from None
         name = next(group for group in found.groups() if group)
         raise WeightsError(
             f'{path} holds an object of {name}, which is refused: besides tensors only what MMEngine itself stores '
             'is read, because any other object could run code when it is loaded. Save the tensors alone: '
             "torch.save(dict(state_dict=model.state_dict()), 'weights.pth')") from None
     except Exception as error:  # damaged bytes make the unpickler fail in any way there is
-        raise WeightsError(f'{path} is not a checkpoint, or is damaged ({type(error).__name__}: {_first_line(error)})'
-                           ) from None
+        raise WeightsError(f'{path} is {_what_it_is(path)} ({type(error).__name__}: {_first_line(error)})') from None
 
 
 def locate_weights(name: str) -> Path:
@@ -136,8 +141,8 @@ def fetch_from_hub(repo: str, revision: Optional[str] = None, file: Optional[str
         WeightsError: It cannot be fetched, or was altered on its way or in the cache, from which it is then removed.
     """
     try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub import constants, hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ImportError:
         raise WeightsError(f'{repo} lies on the Hugging Face hub: pip install huggingface_hub safetensors') from None
     candidates = [file] if file else HUB_FILES
@@ -146,13 +151,14 @@ def fetch_from_hub(repo: str, revision: Optional[str] = None, file: Optional[str
             path = Path(hf_hub_download(repo, candidate, revision=revision))
             break
         except EntryNotFoundError as error:
-            if candidate == candidates[-1]:
+            unreachable = isinstance(error, LocalEntryNotFoundError) and not constants.HF_HUB_OFFLINE
+            if candidate == candidates[-1] or unreachable:
                 raise WeightsError(_not_fetched(repo, error)) from None
         except Exception as error:  # whatever the client or the network raises, the remedy is the same
             raise WeightsError(_not_fetched(repo, error)) from None
     blob = path.resolve()
     if re.fullmatch('[0-9a-f]{64}', blob.name) and _sha256(blob) != blob.name:  # the cache names it by its digest
-        blob.unlink()
+        blob.unlink(missing_ok=True)  # another process may have been faster
         raise WeightsError(f'{path.name} of {repo} has another SHA-256 than the hub tells, {blob.name}; it was removed '
                            'from the cache. Try again')
     return path
@@ -182,7 +188,8 @@ def unwrap(checkpoint: Any, source: str) -> Mapping[str, torch.Tensor]:
                 checkpoint = checkpoint[key]
                 break
         if checkpoint and all(isinstance(v, torch.Tensor) for v in checkpoint.values()):
-            return checkpoint
+            wrapped = all(name.startswith('module.') for name in checkpoint)  # saved from DistributedDataParallel
+            return {name[len('module.'):]: v for name, v in checkpoint.items()} if wrapped else checkpoint
     raise WeightsError(f"{source} holds no state dict, neither under 'state_dict' or 'model' nor by itself")
 
 
@@ -195,7 +202,8 @@ def _read_safetensors(path: Path, map_location: Any) -> Any:
         state_dict = load_file(path)
     except Exception as error:  # SafetensorError, and what damaged bytes lead to
         raise WeightsError(f'{path} is not a safetensors file, or is damaged ({_first_line(error)})') from None
-    if map_location not in (None, 'cpu'):
+    # A function or dict says where storages of a pickle go, which this format has not: they stay on the CPU.
+    if isinstance(map_location, (str, torch.device)):
         state_dict = {name: tensor.to(map_location) for name, tensor in state_dict.items()}
     return state_dict
 
@@ -213,12 +221,12 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 @CheckpointLoader.register_scheme(prefixes='|'.join(f'{re.escape(name)}$' for name in ZOO))
 def load_from_zoo(filename: str, map_location: Any = None) -> Any:
-    return read_weights(locate_weights(filename), map_location)
+    return read_weights(locate_weights(filename), map_location, tensors_only=True)
 
 
 @CheckpointLoader.register_scheme(prefixes='hf-hub:')
 def load_from_hub(filename: str, map_location: Any = None) -> Any:
-    return read_weights(fetch_from_hub(*parse_hub_name(filename)), map_location)
+    return read_weights(fetch_from_hub(*parse_hub_name(filename)), map_location, tensors_only=True)
 
 
 def load_from_url(url: str, model_dir: Optional[str] = None, map_location: Any = None, **_) -> Any:
@@ -230,16 +238,23 @@ def load_from_url(url: str, model_dir: Optional[str] = None, map_location: Any =
     Raises:
         WeightsError: It cannot be fetched, or read.
     """
+    # A folder for each address: many files of the web have the same name, model.safetensors above all.
     folder = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'))
-    path = folder / os.path.basename(urlparse(url).path)
-    if not path.is_file():
-        _download(url, path)
-    return read_weights(path, map_location)
+    path = folder / hashlib.sha256(url.encode()).hexdigest()[:16] / os.path.basename(urlparse(url).path)
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _download(url, path)
+        elif not _has_told_digest(path):
+            path.unlink(missing_ok=True)
+            raise WeightsError(f'{path}, fetched before from {url}, was altered; it was removed. Try again')
+    except OSError as error:
+        raise WeightsError(f'{url} cannot be kept in {folder}: {error.strerror or error}') from None
+    return read_weights(path, map_location, tensors_only=True)
 
 
 def _download(url: str, path: Path) -> None:
     from rich.progress import wrap_file
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.download-') as folder:
         part = Path(folder) / path.name
         try:
@@ -253,11 +268,10 @@ def _download(url: str, path: Path) -> None:
             raise WeightsError(f'{url} could not be fetched ({_first_line(error)})') from None
         if length and part.stat().st_size != length:
             raise WeightsError(f'{url} was cut short: {part.stat().st_size:,} of {length:,} bytes came. Try again')
-        digest = re.search(r'-([0-9a-f]{8,64})\.', path.name)
-        if digest and not _sha256(part).startswith(digest[1]):
-            raise WeightsError(f'{url}: what came does not have the SHA-256 that its name tells, {digest[1]}')
+        if not _has_told_digest(part):
+            raise WeightsError(f'{url}: what came does not have the SHA-256 that its name tells')
         try:
-            read_weights(part)
+            read_weights(part, tensors_only=True)
         except WeightsError as error:
             raise WeightsError(str(error).replace(str(part), url)) from None
         part.replace(path)
@@ -271,8 +285,22 @@ mmengine_checkpoint.load_url = load_from_url
 def _not_fetched(repo: str, error: Exception) -> str:
     return (f'{repo} could not be fetched from the Hugging Face hub ({type(error).__name__}: {_first_line(error)}). '
             f'Without a network: put the files of the published weights into a folder, named as '
-            f'nextvit-small_in1k.safetensors, and set {MIRROR_VARIABLE} to it, or name any weights file with '
-            '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or train from scratch with --no-pretrained')
+            f'nextvit-small_in1k.safetensors, and set {MIRROR_VARIABLE} to it, or name a file of weights instead')
+
+
+def _what_it_is(path: Path) -> str:
+    with open(path, 'rb') as file:
+        start = file.read(64).lstrip()
+    return 'a web page, not a checkpoint' if start.startswith(b'<') else 'not a checkpoint, or is damaged'
+
+
+def _has_told_digest(path: Path) -> bool:
+    """Whether a file has the SHA-256 that its name tells, as in ``name-0a1b2c3d.pth``; true where it tells none.
+
+    Digits alone are taken for a date or a number.
+    """
+    told = re.search(r'-(?=\d*[a-f])([0-9a-f]{8,64})\.', path.name)
+    return told is None or _sha256(path).startswith(told[1])
 
 
 def _sha256(path: Path) -> str:

@@ -13,7 +13,7 @@ classifier         ``proj_head.0.…``           ``head.fc.…``                
 The authors number all blocks in one row. Names that belong to none of this are kept as they are.
 """
 import re
-from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, TypeVar
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from ..models.arch import ARCHS, parse_arch
 
@@ -28,9 +28,10 @@ def detect_dialect(names: Iterable[str]) -> Optional[str]:
     A backbone without its last norm has the same names in ``timm`` and ``mm``; that counts as ``mm``.
     """
     names = list(names)
-    if any(re.match(r'features\.\d+\.', name) for name in names):
+    # Other networks have `features` and `stages` too; every stage of Next-ViT begins with a patch embedding.
+    if any(re.match(r'features\.\d+\.patch_embed\.', name) for name in names):
         return 'official'
-    if any(re.match(r'stages\.\d+\.blocks\.\d+\.', name) for name in names):
+    if any(re.match(r'stages\.\d+\.blocks\.\d+\.patch_embed\.', name) for name in names):
         return 'timm' if any(name.startswith('norm.') for name in names) else 'mm'
     return None
 
@@ -77,20 +78,23 @@ def to_ours(state_dict: Mapping[str, T], depths: Sequence[int]) -> Dict[str, T]:
     Returns:
         dict: The same values. The authors' segmentors hold a norm that they never use, ``extra_norm_list.{last}``;
         it keeps its name.
+
+    Raises:
+        ValueError: Dialects are mixed, so that two names become one.
     """
-    return {_to_ours(name, depths): value for name, value in state_dict.items()}
+    return _rename(state_dict, lambda name: _to_ours(name, depths))
 
 
 def to_timm(state_dict: Mapping[str, T], depths: Sequence[int]) -> Dict[str, T]:
     """A backbone's or classifier's state dict, in any dialect and without a prefix, in timm's names."""
     last = f'norm{len(depths) - 1}.'
-    return {f'norm.{name[len(last):]}' if name.startswith(last) else name: value
-            for name, value in to_ours(state_dict, depths).items()}
+    return _rename(to_ours(state_dict, depths),
+                   lambda name: f'norm.{name[len(last):]}' if name.startswith(last) else name)
 
 
 def to_official(state_dict: Mapping[str, T], depths: Sequence[int]) -> Dict[str, T]:
     """A backbone's or classifier's state dict, in any dialect and without a prefix, in the authors' names."""
-    return {_to_official(name, depths): value for name, value in to_timm(state_dict, depths).items()}
+    return _rename(to_timm(state_dict, depths), lambda name: _to_official(name, depths))
 
 
 CONVERSIONS = dict(mm=to_ours, timm=to_timm, official=to_official)
@@ -109,7 +113,7 @@ def convert(state_dict: Mapping[str, T], to: str) -> Dict[str, T]:
         the other side loads: MMPretrain's ``backbone.…`` and ``head.fc.…`` for ``'mm'``, names without a prefix else.
 
     Raises:
-        ValueError: It is no Next-ViT of a published size.
+        ValueError: It is no Next-ViT of a published size, or mixes dialects.
     """
     prefix = detect_prefix(state_dict)
     inner = {name[len(prefix):]: value for name, value in state_dict.items() if name.startswith(prefix)}
@@ -141,28 +145,34 @@ def describe(names: Iterable[str]) -> str:
 def is_folded(names: Iterable[str]) -> bool:
     """Whether the names are of a Next-ViT whose BN were folded into its convolutions, without a prefix.
 
-    The stem's convolutions have no bias, and a norm after them; folding leaves the reverse.
+    The stem's convolutions have no bias until the BN after them are folded into them. Weights into which only the BN
+    *before* linear layers were folded, which have a bias anyway, keep their names, and cannot be recognised.
     """
     names = set(names)
-    return 'stem.0.conv.bias' in names or (
-        any(re.match(r'stem\.0\.', name) for name in names)
-        and not any(name.endswith('running_mean') for name in names if name.startswith('stem.')))
+    return detect_dialect(names) is not None and 'stem.0.conv.bias' in names
 
 
 def stale_names(names: Iterable[str], last: int, last_norm: bool) -> List[str]:
     """Names below the backbone of the authors' dense models that mean nothing there.
 
-    Their dense backbones carried the unused classifier: ``proj_head``, and in detectors its ``norm``, which in
-    segmentors is the norm after the last stage. Segmentors hold another norm for that stage,
+    Their dense backbones carried the unused classifier: ``head.fc`` (their ``proj_head``), and in detectors its norm,
+    which in segmentors is the norm after the last stage. Segmentors hold another norm for that stage,
     ``extra_norm_list.{last}``, which is built and never run.
 
     Args:
-        names: Official names without a prefix.
+        names: Our names without a prefix.
         last: Number of the last stage.
         last_norm: Whether the model that will take them has a norm after its last stage.
     """
-    stale = ('proj_head.', f'extra_norm_list.{last}.') + (() if last_norm else ('norm.', ))
+    stale = ('head.fc.', f'extra_norm_list.{last}.') + (() if last_norm else (f'norm{last}.', ))
     return [name for name in names if name.startswith(stale)]
+
+
+def _rename(state_dict: Mapping[str, T], rename: Callable[[str], str]) -> Dict[str, T]:
+    renamed = {rename(name): value for name, value in state_dict.items()}
+    if len(renamed) != len(state_dict):
+        raise ValueError('names of several dialects, of which two become one')
+    return renamed
 
 
 def _to_ours(name: str, depths: Sequence[int]) -> str:

@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from nextvit_mm import NextViT
 from nextvit_mm.analysis import read_scalars
 
 from ..conftest import DEMO, DETECTOR, ROOT, randomise, run_tool, shared
+from ..weights.test_keys import official
 
 TRAIN, TEST = ROOT / 'tools' / 'train.py', ROOT / 'tools' / 'test.py'
 TWO_EPOCHS = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'default_hooks.logger.interval=1',
@@ -254,40 +256,62 @@ def test_a_published_segmentor_trains_and_tests_with_several_scales(data, digits
     assert len(list((tmp_path / 'show').rglob('*.png'))) == 1
 
 
-def test_an_official_detector_file_predicts_what_its_weights_do(digits, tmp_path):
-    """A checkpoint as mmdet 2 wrote it for the authors: their names, and what their backbone carried unused."""
+@pytest.mark.parametrize('form', ['detector', 'segmentor'])
+def test_an_official_file_predicts_what_its_weights_do(form, digits, tmp_path):
+    """A checkpoint as mmdet 2 or mmseg 0.x wrote it for the authors: their names, and what they carried unused."""
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
-
-    from nextvit_mm.weights.keys import to_official
-    init_default_scope('mmdet')
-    cfg = Config.fromfile(DEMO)
+    pytest.importorskip('mmseg')
+    config = DEMO if form == 'detector' else str(ROOT / 'configs' / 'demo' / 'semantic_fpn_nextvit_s_digits.py')
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
-    model = randomise(MODELS.build(cfg.model))
-    native = model.state_dict()
-    torch.save(dict(state_dict=native), tmp_path / 'native.pth')
-    backbone = {k[len('backbone.'):]: v for k, v in native.items() if k.startswith('backbone.')}
-    official = {f'backbone.{k}': v for k, v in to_official(backbone, (3, 4, 10, 3)).items()}
-    official.update({f'backbone.{k}': torch.rand(s) for k, s in {
-        'norm.weight': 1024, 'norm.bias': 1024, 'norm.running_mean': 1024, 'norm.running_var': 1024,
-        'proj_head.0.weight': (1000, 1024), 'proj_head.0.bias': 1000}.items()})
-    official['backbone.norm.num_batches_tracked'] = torch.tensor(3)
-    official.update({k: v for k, v in native.items() if not k.startswith('backbone.')})
+    others = {k: v for k, v in randomise(MODELS.build(cfg.model)).state_dict().items() if not k.startswith('backbone.')}
+    theirs = official('small', form)
+    # timm's names are this project's, but for the norms; these values are the ones that `theirs` holds.
+    native = {k: v for k, v in randomise(timm.create_model('nextvit_small')).state_dict().items()
+              if not k.startswith(('norm.', 'head.'))}
+    if form == 'segmentor':
+        native.update({f'norm{k[len("extra_norm_list.")]}.{k.split(".")[-1]}': v for k, v in theirs.items()
+                       if k.startswith('extra_norm_list.') and not k.startswith('extra_norm_list.3')})
+        native.update({f'norm3.{k.split(".")[-1]}': v for k, v in theirs.items() if k.startswith('norm.')})
     meta = dict(mmdet_version='2.23.0', CLASSES=tuple('0123456789'), epoch=12, iter=87960, hook_msgs={}, config='x = 1')
-    optimizer = dict(state={}, param_groups=[])
-    torch.save(dict(meta=meta, state_dict=official, optimizer=optimizer), tmp_path / 'official.pth')
     predictions = []
-    for name in ('native', 'official'):
-        log = run_tool(TEST, DEMO, tmp_path / f'{name}.pth', '--data-root', digits / 'coco', '--work-dir',
-                       tmp_path / name, '--out', tmp_path / f'{name}.pkl', '--cfg-options',
-                       'model.test_cfg.rcnn.score_thr=0.0')
+    for name, backbone, rest in (('native', native, {}), ('official', theirs, dict(
+            meta=meta, optimizer=dict(state={}, param_groups=[])))):
+        state_dict = {**{f'backbone.{k}': v for k, v in backbone.items()}, **others}
+        torch.save(dict(state_dict=state_dict, **rest), tmp_path / f'{name}.pth')
+        options = ['model.test_cfg.rcnn.score_thr=0.0'] if form == 'detector' else ['model.test_cfg.mode=whole']
+        log = run_tool(TEST, config, tmp_path / f'{name}.pth', '--data-root',
+                       digits / ('coco' if form == 'detector' else 'ade'), '--work-dir', tmp_path / name, '--out',
+                       tmp_path / f'{name}.pkl', '--cfg-options', *options)
         predictions.append(pickle.loads((tmp_path / f'{name}.pkl').read_bytes()))
-    assert 'unused and left out: norm, proj_head' in log.stdout + log.stderr
-    assert len(predictions[0]) == 4 and sum(len(p['pred_instances']['scores']) for p in predictions[0]) > 0
+    unused = 'norm3, head' if form == 'detector' else 'head, extra_norm_list'
+    assert f'unused and left out: {unused}' in log.stdout + log.stderr
+    assert len(predictions[0]) == 4
     for ours, theirs in zip(*predictions):
+        if form == 'segmentor':
+            assert torch.equal(ours['pred_sem_seg']['data'], theirs['pred_sem_seg']['data'])
+            assert torch.equal(ours['seg_logits']['data'], theirs['seg_logits']['data'])
+            continue
+        assert len(ours['pred_instances']['scores'])
         for key in ('bboxes', 'scores', 'labels'):
             assert torch.equal(ours['pred_instances'][key], theirs['pred_instances'][key])
         assert ours['pred_instances']['masks'] == theirs['pred_instances']['masks']
+
+
+@pytest.mark.parametrize('fits', [True, False])
+def test_load_from_takes_the_whole_backbone_or_stops(fits, digits, tmp_path):
+    torch.save(dict(model=official('small' if fits else 'base', 'classifier')), tmp_path / 'x.pth')
+    options = [*TWO_EPOCHS, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', f'load_from={tmp_path / "x.pth"}']
+    result = run_tool(TRAIN, DEMO, '--data-root', digits / 'coco', '--work-dir', tmp_path / 'run', '--cfg-options',
+                      *options, check=False)
+    if fits:
+        assert result.returncode == 0, result.stderr
+        assert '0 missing in the file' in result.stdout + result.stderr
+    else:
+        assert result.returncode == 2 and 'The file is of Next-ViT base in official names' in result.stderr
+        assert 'Traceback' not in result.stderr and 'Epoch(train)' not in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize('spoil, words', [

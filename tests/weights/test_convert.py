@@ -4,12 +4,14 @@ import safetensors.torch
 import timm
 import torch
 
-from nextvit_mm import get_model
+from nextvit_mm import NextViT, get_model
 from nextvit_mm.errors import WeightsError
 from nextvit_mm.weights.convert import convert_file
 from nextvit_mm.weights.io import read_weights
+from nextvit_mm.weights.keys import convert
+from nextvit_mm.weights.whole import load_to_start_from
 
-from ..conftest import ROOT, TINY, randomise, run_tool, tiny
+from ..conftest import ROOT, TINY, randomise, relative_error, run_tool, tiny
 from .test_keys import official
 
 
@@ -49,12 +51,57 @@ def test_a_classifier_of_mmpretrain_takes_it_whole(source, tmp_path):
     init_default_scope('mmpretrain')
     model = MODELS.build(Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / 'nextvit_classifier.py').model)
     model.load_state_dict(read_weights(tmp_path / 'mm.pth')['state_dict'], strict=True)
+    theirs = timm.create_model('nextvit_small')
+    theirs.load_state_dict(convert(read_weights(source)['model'], 'timm'))
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert relative_error(model.eval()(x, mode='tensor'), theirs.eval()(x)) < 1e-5
+
+
+def test_a_checkpoint_to_start_from_is_taken_whole_or_not_at_all(source, tmp_path):
+    """`load_from` of a training run: a classifier or another detector, below 'backbone.' or not."""
+    state = official('small', 'detector')
+    model = torch.nn.Module()
+    model.backbone = NextViT('small')
+    model.head = torch.nn.Linear(3, 4)
+    load_to_start_from(model, str(source))
+    assert torch.equal(model.backbone.stem[0].conv.weight, state['stem.0.conv.weight'])
+    detector = {f'backbone.{k}': v + 1 for k, v in state.items()}
+    torch.save(dict(state_dict={**detector, 'head.weight': torch.ones(4, 3), 'head.bias': torch.ones(7)}),
+               tmp_path / 'x.pth')
+    load_to_start_from(model, str(tmp_path / 'x.pth'))
+    assert torch.equal(model.backbone.stem[0].conv.weight, state['stem.0.conv.weight'] + 1)
+    assert model.head.weight.eq(1).all() and not model.head.bias.eq(1).any()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    for wrong, words in ((NextViT('base').state_dict(), 'Next-ViT base'),
+                         ({'layer1.weight': torch.rand(2)}, 'not Next-ViT'),
+                         ({k: v for k, v in detector.items() if 'stem.0' not in k}, 'missing in')):
+        torch.save(dict(state_dict=wrong), tmp_path / 'x.pth')
+        with pytest.raises(WeightsError, match=words):
+            load_to_start_from(model, str(tmp_path / 'x.pth'))
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_a_place_that_cannot_be_written(source):
+    with pytest.raises(WeightsError, match='/proc/x.pth cannot be written'):
+        convert_file(str(source), '/proc/x.pth', 'mm')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_shared_and_strange_tensors(source, tmp_path, suffix):
+    state = read_weights(source)['model']
+    state['features.0.patch_embed.alias'] = state['stem.0.conv.weight']
+    state['features.0.patch_embed.nan'] = torch.full((), float('nan'))
+    torch.save(state, tmp_path / 'source.pth')
+    convert_file(str(tmp_path / 'source.pth'), tmp_path / f'x{suffix}', 'timm')
+    assert torch.isnan(read_weights(tmp_path / f'x{suffix}')['stages.0.blocks.0.patch_embed.nan'])
 
 
 def test_refused(source, tmp_path):
     (tmp_path / 'there.pth').write_text('mine')
     torch.save({'layer1.weight': torch.rand(2)}, tmp_path / 'other.pth')
-    torch.save({'stem.0.conv.bias': torch.rand(2), 'stages.0.blocks.0.x': torch.rand(2)}, tmp_path / 'folded.pth')
+    torch.save({'stem.0.conv.bias': torch.rand(2), 'stages.0.blocks.0.patch_embed.x': torch.rand(2)},
+               tmp_path / 'folded.pth')
     for args, words in (((source, 'there.pth'), 'there.pth exists already'), ((source, 'x.onnx'), 'must end in'),
                         (('other.pth', 'x.pth'), 'no Next-ViT of a published size'),
                         ((source, 'no/x.pth'), 'is not a folder'), (('gone.pth', 'x.pth'), 'checkpoint not found'),
@@ -92,7 +139,6 @@ def test_the_zoo_is_printed():
     (lambda s: {k: v for k, v in s.items() if k != 'stem.0.conv.weight'}, '1 missing in the file'),
 ])
 def test_the_likely_cause(spoil, words, tmp_path):
-    from nextvit_mm import NextViT
     torch.save(dict(state_dict=spoil(tiny().state_dict())), tmp_path / 'x.pth')
     with pytest.raises(WeightsError, match=words):
         NextViT(TINY, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'))).init_weights()
@@ -103,7 +149,6 @@ def test_relaxed_loading_warns_and_takes_what_fits(tmp_path):
 
     from mmengine.logging import MMLogger
 
-    from nextvit_mm import NextViT
     source = randomise(tiny(), seed=3).state_dict()
     torch.save(dict(state_dict={k: v for k, v in source.items() if k != 'stem.0.conv.weight'}), tmp_path / 'x.pth')
     model = NextViT(TINY, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'), strict=False))

@@ -121,6 +121,34 @@ def test_a_detectors_other_parts_stay_as_they_are():
     assert convert(converted, 'official').keys() == state.keys()
 
 
+@pytest.mark.parametrize('form', ['detector', 'segmentor'])
+@pytest.mark.parametrize('to', ['mm', 'timm', 'official'])
+def test_a_converted_dense_model_still_loads_whole(form, to):
+    """What its backbone carried unused is kept in the file, and accounted for in every dialect."""
+    state = {f'backbone.{name}': value for name, value in official('small', form).items()}
+    state['neck.weight'] = torch.rand(2)
+    whole = torch.nn.Module()
+    whole.backbone = NextViT('small', out_norm='none' if form == 'detector' else 'all')
+    whole.neck = torch.nn.Module()
+    whole.neck.weight = torch.nn.Parameter(torch.zeros(2))
+    whole.load_state_dict(convert(state, to), strict=True)
+    assert torch.equal(whole.backbone.stages[2].blocks[9].mlp.fc1.weight,
+                       state['backbone.features.16.mlp.conv1.weight'])
+    assert torch.equal(whole.neck.weight, state['neck.weight'])
+
+
+@pytest.mark.parametrize('name', ['convnext_tiny', 'mobilenetv2_100', 'resnet18', 'efficientformer_l1'])
+def test_other_networks_are_not_taken_for_it(name):
+    names = list(timm.create_model(name).state_dict())
+    assert detect_dialect(names) is None and not is_folded(names) and 'not Next-ViT' in describe(names)
+
+
+def test_mixed_dialects_are_refused():
+    state = official('small', 'classifier')
+    with pytest.raises(ValueError, match='several dialects'):
+        to_ours({**state, **to_timm(state, DEPTHS['small'])}, DEPTHS['small'])
+
+
 def test_evidence():
     state = official('base', 'classifier')
     assert detect_dialect(state) == 'official' and detect_arch(state) == 'base' and detect_prefix(state) == ''

@@ -12,6 +12,7 @@ import safetensors.torch
 import timm
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.model import PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from nextvit_mm import NextViT, list_models
@@ -155,7 +156,7 @@ def test_files_from_the_web_are_read_as_safely(server, tmp_path, monkeypatch):
     assert CheckpointLoader.load_checkpoint(f'{url}/good.pth')['a'].tolist() == [1, 1]
     with pytest.raises(WeightsError, match='gone.pth could not be fetched'):
         CheckpointLoader.load_checkpoint(f'{url}/gone.pth')
-    assert [p.name for p in (tmp_path / 'cache' / 'checkpoints').iterdir()] == ['good.pth']
+    assert [p.name for p in (tmp_path / 'cache' / 'checkpoints').rglob('*') if p.is_file()] == ['good.pth']
 
 
 def test_a_file_named_like_published_weights_is_a_file(tmp_path, monkeypatch):
@@ -248,4 +249,42 @@ def test_a_hub_out_of_reach_says_what_to_do(tmp_path):
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={
         **os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path), 'NEXTVIT_MM_WEIGHTS': ''})
     assert result.stdout.startswith('WeightsError timm/nextvit_small.bd_in1k could not be fetched'), result.stderr
-    assert 'NEXTVIT_MM_WEIGHTS' in result.stdout and '--no-pretrained' in result.stdout
+    assert 'NEXTVIT_MM_WEIGHTS' in result.stdout and 'name a file' in result.stdout
+
+
+@pytest.mark.parametrize('kind', ['Pretrained', 'mmengine.Pretrained', PretrainedInit], ids=str)
+def test_every_spelling_of_pretrained_is_strict_and_comes_last(classifier, tmp_path, kind):
+    torch.save(classifier, tmp_path / 'nextvit.pth')
+    pretrained = dict(type=kind, checkpoint=str(tmp_path / 'nextvit.pth'))
+    model = NextViT(TINY, init_cfg=[pretrained, dict(type='Constant', val=0.5, layer='Conv2d')])
+    model.init_weights()
+    assert torch.equal(model.stem[0].conv.weight, classifier['model']['stem.0.conv.weight'])
+    torch.save({'layer1.weight': torch.rand(2)}, tmp_path / 'nextvit.pth')
+    with pytest.raises(WeightsError, match='nothing was loaded'):
+        NextViT(TINY, init_cfg=pretrained).init_weights()
+
+
+def test_a_web_page_is_called_one(tmp_path):
+    (tmp_path / 'x.pth').write_text('<!DOCTYPE html><html>Google Drive</html>')
+    with pytest.raises(WeightsError, match='is a web page, not a checkpoint') as error:
+        read_weights(tmp_path / 'x.pth')
+    assert 'weights_only' not in str(error.value)
+
+
+def test_a_classifier_without_its_last_norm_does_not_fit_one_that_has_it(classifier, tmp_path):
+    state = {k: v for k, v in classifier['model'].items() if not k.startswith('norm.')}
+    torch.save(dict(model=state), tmp_path / 'x.pth')
+    with pytest.raises(WeightsError, match='norm3.weight'):
+        initialised(tmp_path / 'x.pth', out_norm='last')
+    initialised(tmp_path / 'x.pth', out_norm='none')
+
+
+def test_dialects_are_not_mixed(classifier, tmp_path):
+    torch.save(dict(model={**tiny().state_dict(), **classifier['model']}), tmp_path / 'x.pth')
+    with pytest.raises(WeightsError, match='several dialects'):
+        initialised(tmp_path / 'x.pth')
+
+
+def test_saved_from_distributed_training(classifier, tmp_path):
+    torch.save({f'module.{k}': v for k, v in classifier['model'].items()}, tmp_path / 'x.pth')
+    assert torch.equal(initialised(tmp_path / 'x.pth').stem[0].conv.weight, classifier['model']['stem.0.conv.weight'])
