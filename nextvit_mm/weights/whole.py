@@ -43,11 +43,12 @@ def load_to_start_from(model: nn.Module, checkpoint: str) -> None:
         WeightsError: It cannot be read, or does not fit the backbone.
     """
     model = unwrap_model(model)
-    whole = arrange(model, unwrap(CheckpointLoader.load_checkpoint(checkpoint, 'cpu'), checkpoint))
+    given = unwrap(CheckpointLoader.load_checkpoint(checkpoint, 'cpu'), checkpoint)
+    whole = arrange(model, given)
     inner = {name[len(PREFIX):]: value for name, value in whole.items() if name.startswith(PREFIX)}
     coverage = cover(model.backbone, inner)
     if is_folded(inner) or not coverage.whole:
-        raise WeightsError(misfit(checkpoint, model.backbone, whole, PREFIX, coverage))
+        raise WeightsError(misfit(checkpoint, model.backbone, given, detect_prefix(given), coverage))
     own = model.state_dict()
     taken: Dict[str, Tensor] = {PREFIX + name: value for name, value in coverage.loaded.items()}
     taken.update({name: value for name, value in whole.items()
