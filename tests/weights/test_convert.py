@@ -6,10 +6,12 @@ import torch
 
 from nextvit_mm import NextViT, get_model
 from nextvit_mm.errors import WeightsError
+from nextvit_mm.reproduction import load_release
 from nextvit_mm.weights.convert import convert_file
 from nextvit_mm.weights.io import read_weights
 from nextvit_mm.weights.keys import convert
 from nextvit_mm.weights.whole import load_to_start_from
+from nextvit_mm.weights.zoo import ZOO
 
 from ..conftest import ROOT, TINY, randomise, relative_error, run_tool, tiny
 from .test_keys import official
@@ -167,3 +169,8 @@ def test_relaxed_loading_warns_and_takes_what_fits(tmp_path):
     torch.save({'layer1.weight': torch.rand(2)}, tmp_path / 'x.pth')
     with pytest.raises(WeightsError, match='nothing was loaded'):
         NextViT(TINY, init_cfg=model.init_cfg).init_weights()
+
+
+def test_the_zoo_has_the_released_accuracies():
+    released = {(r['method'], r['backbone'], r['weights']): float(r['top1']) for r in load_release() if r['top1']}
+    assert {(f'ImageNet-1K {e.size}', f'Next-ViT-{e.arch[0].upper()}', e.data): e.top1 for e in ZOO.values()} == released
