@@ -3,7 +3,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional, Union
+from typing import Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -100,14 +100,14 @@ def plan_comparison(run: PublishedRun, images_per_iter: int, max_iters: int,
     ])
 
 
-def published_mean(run: PublishedRun, key: str, iteration: float) -> float:
-    """A training value of a published run at any iteration: its means over 500, taken to stand at their middle.
+def mean_curve(run: PublishedRun, key: str) -> Tuple[np.ndarray, np.ndarray]:
+    """A training value of a published run as a curve for ``np.interp``: its means over 500 iterations, at their middles.
 
     Returns:
-        float: Linearly interpolated; before the first middle and after the last, the first and last mean.
+        tuple: Iterations, and means.
     """
     points = [(record['iter'] - run.WINDOW / 2, record[key]) for record in run.train if record.get(key) is not None]
-    return float(np.interp(iteration, *zip(*points)))
+    return tuple(np.array(points).T)
 
 
 def same_schedule_iteration(iteration: int, scale: float) -> int:

@@ -1,6 +1,7 @@
 """While a run trains: how far it is from the published one."""
 from typing import Dict, Optional, Sequence, Union
 
+import numpy as np
 import torch
 from mmengine.dist import all_reduce, get_world_size, master_only
 from mmengine.hooks import Hook
@@ -9,8 +10,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..weights.zoo import ZOO
-from .compare import (Comparison, loss_is_outside, metrics_outside, plan_comparison, published_evaluation,
-                      published_mean, rate_is_published, same_schedule_iteration)
+from .compare import (Comparison, loss_is_outside, mean_curve, metrics_outside, plan_comparison,
+                      published_evaluation, rate_is_published, same_schedule_iteration)
 from .published import load_run
 
 DataBatch = Optional[Union[dict, tuple, list]]
@@ -63,6 +64,7 @@ class PublishedRunHook(Hook):
         (runner.logger.warning if off else runner.logger.info)('\n'.join(lines))
         if not off:
             scale = self.comparison.scale
+            self._loss = mean_curve(self.run, 'loss')
             self._windows = {round(record['iter'] * scale): record for record in self.run.train}
             self._rates = {same_schedule_iteration(record['iter'], scale): record['lr'] for record in self.run.train}
         self._save(runner)
@@ -73,7 +75,7 @@ class PublishedRunHook(Hook):
             return
         iteration = runner.iter + 1
         hub = runner.message_hub
-        published = published_mean(self.run, 'loss', iteration / self.comparison.scale)
+        published = float(np.interp(iteration / self.comparison.scale, *self._loss))
         hub.update_scalar('train/published/loss', published)
         hub.update_scalar('train/published/loss_difference', hub.get_scalar('train/loss').current() - published)
         if iteration in self._rates:

@@ -1,4 +1,5 @@
 """The hook in real MMEngine runs of a toy model."""
+import dataclasses
 import json
 import re
 import socket
@@ -55,21 +56,22 @@ class Miou(BaseMetric):
 
 
 def build_runner(work_dir, batch_size=4, max_iters=40, images=100, pretrained=True, interval=10, checkpoint='x',
-                 model=None, **kwargs):
+                 model=None, epochs=None, **kwargs):
     data = [torch.zeros(1) for _ in range(images)]
     init_cfg = dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint)) if pretrained else {}
     runner = Runner(
         model or Toy(), str(work_dir),
-        train_dataloader=dict(dataset=data, batch_size=batch_size, sampler=dict(type='InfiniteSampler'),
-                              collate_fn=dict(type='default_collate')),
+        train_dataloader=dict(dataset=data, batch_size=batch_size, collate_fn=dict(type='default_collate'),
+                              sampler=dict(type='DefaultSampler' if epochs else 'InfiniteSampler')),
         val_dataloader=dict(dataset=data[:4], batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False),
                             collate_fn=dict(type='default_collate')),
         val_evaluator=[Miou()], val_cfg=dict(),
-        train_cfg=dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 4),
+        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=epochs) if epochs else dict(
+            type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 4),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=LR)),
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=interval, log_metric_by_epoch=False),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=interval, log_metric_by_epoch=bool(epochs)),
                            checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=20)),
-        log_processor=dict(by_epoch=False),
+        log_processor=dict(by_epoch=bool(epochs)),
         custom_hooks=[dict(type='PublishedRunHook', run='small')],
         cfg=dict(model=dict(backbone=init_cfg)),
         experiment_name=uuid.uuid4().hex, **kwargs)  # else MMEngine reuses the logger of the last test
@@ -168,6 +170,21 @@ def test_a_warning_is_not_repeated_after_a_resume(train, tmp_path):
     assert 'mIoU is 50' in train(small_run(miou=53))[1]
     (tmp_path / 'work' / 'last_checkpoint').write_text(str(tmp_path / 'work' / 'iter_20.pth'))
     assert 'left the published run' not in train(small_run(miou=53), resume=True)[1]
+
+
+def test_epochs(train):
+    """Ten iterations an epoch, as published; evaluations are found at the ends of epochs, in the report too."""
+    run = dataclasses.replace(small_run(loss=1.02, miou=49.0), length=4, unit='epochs', train_images=40)
+    runner, log = train(run, images=40, epochs=4)
+    assert len(re.findall('mean over 5 iterations', log)) == 8 and len(re.findall(', evaluation,', log)) == 4
+    assert 'left the published run' not in log
+
+
+def test_epochs_of_half_the_batch(train):
+    run = dataclasses.replace(small_run(loss=1.02, miou=49.0), length=4, unit='epochs', train_images=40)
+    log = train(run, images=40, epochs=4, batch_size=2)[1]
+    assert 'i / 2' in log and len(re.findall('mean over 10 iterations', log)) == 8
+    assert re.findall(r'iteration (\d+), evaluation', log) == ['20', '40', '60', '80']
 
 
 TWO_PROCESSES = """
