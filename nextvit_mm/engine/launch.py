@@ -7,6 +7,7 @@ import textwrap
 from typing import Callable, Optional
 
 from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import load_state_dict
@@ -88,7 +89,9 @@ def train(config: str,
         cfgs.train_from_scratch(cfg)
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
-    if resume is not None:
+    if resume == 'auto' and not find_latest_checkpoint(cfg.work_dir):
+        print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
+    elif resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == 'auto' else resume
     check_data(cfg, ('train', 'val'))

@@ -304,8 +304,10 @@ def test_an_official_file_predicts_what_its_weights_do(form, digits, tmp_path):
 def test_load_from_takes_the_whole_backbone_or_stops(fits, digits, tmp_path):
     torch.save(dict(model=official('small' if fits else 'base', 'classifier')), tmp_path / 'x.pth')
     options = [*TWO_EPOCHS, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', f'load_from={tmp_path / "x.pth"}']
-    result = run_tool(TRAIN, DEMO, '--data-root', digits / 'coco', '--work-dir', tmp_path / 'run', '--cfg-options',
-                      *options, check=False)
+    # With --resume too, as in a job that may be started again: there is nothing to resume yet.
+    result = run_tool(TRAIN, DEMO, '--data-root', digits / 'coco', '--work-dir', tmp_path / 'run', '--resume',
+                      '--cfg-options', *options, check=False)
+    assert 'nothing to resume' in result.stdout + result.stderr
     if fits:
         assert result.returncode == 0, result.stderr
         assert '0 missing in the file' in result.stdout + result.stderr
