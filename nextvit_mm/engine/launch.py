@@ -44,10 +44,14 @@ def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank', 0)))
     try:
         command(**args)
+        sys.stdout.flush()
     except UserError as error:
         sys.stdout.flush()
         print(f'{parser.prog}: {error}', file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # whoever reads, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def train(config: str,

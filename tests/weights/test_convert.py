@@ -1,4 +1,7 @@
 """tools/convert_weights.py and get_model, on files at their real size."""
+import subprocess
+import sys
+
 import pytest
 import safetensors.torch
 import timm
@@ -169,6 +172,12 @@ def test_relaxed_loading_warns_and_takes_what_fits(tmp_path):
     torch.save({'layer1.weight': torch.rand(2)}, tmp_path / 'x.pth')
     with pytest.raises(WeightsError, match='nothing was loaded'):
         NextViT(TINY, init_cfg=model.init_cfg).init_weights()
+
+
+def test_a_reader_that_has_had_enough(tmp_path):
+    script = f'{sys.executable} {ROOT / "tools" / "list_models.py"} | true'
+    result = subprocess.run(['bash', '-c', script], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert 'Traceback' not in result.stderr and 'BrokenPipe' not in result.stderr
 
 
 def test_the_zoo_has_the_released_accuracies():
