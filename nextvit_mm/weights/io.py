@@ -71,9 +71,9 @@ def read_weights(path: Union[str, Path], map_location: Any = 'cpu', tensors_only
     Args:
         path: The file.
         map_location: As ``torch.load`` takes it.
-        tensors_only: False reads what ``torch.save`` wrote without restriction, as MMEngine itself does. Default: only
-            where torch, before 2.6, could not read MMEngine's own checkpoints otherwise. What comes from the web or
-            the hub is read tensors-only by every version.
+        tensors_only: False reads what ``torch.save`` wrote without restriction, as MMEngine itself does. Default:
+            True from torch 2.6 on; older versions could not read MMEngine's own checkpoints so. What comes from the
+            web or the hub is read with True by every version.
 
     Raises:
         WeightsError: No such file, a file that is no checkpoint, is cut short or altered, or one that holds
