@@ -3,21 +3,21 @@ import argparse
 import functools
 import os
 import sys
-import textwrap
+from importlib import import_module
 from typing import Callable, Optional
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
-from mmengine.runner.checkpoint import load_state_dict
+from mmengine.runner import Runner, find_latest_checkpoint
 
-from ..errors import UserError, WeightsError
+from ..errors import UserError
 from ..models import NextViT
-from ..weights.io import unwrap
-from ..weights.whole import arrange, load_to_start_from, unwrap_model
+from ..weights.whole import load_exactly, load_to_start_from, unwrap_model
 from . import config as cfgs
 from .preflight import check_checkpoint, check_data, check_pretrained, check_resumable
+
+EXPORTED = ('.onnx', '.xml')  # what nextvit_mm.deploy writes and runs
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +127,7 @@ def test(config: str,
 
     Args:
         config, work_dir, data_root, cfg_options, launcher: As in :func:`train`.
-        checkpoint: The weights.
+        checkpoint: The weights, or a model that ``tools/export.py`` wrote, ``.onnx`` or ``.xml``.
         out: ``.pkl`` file for all predictions.
         show_dir: Folder for a picture of every prediction.
         tta: Test with the config's test-time augmentation; metrics are then named ``ms/…``.
@@ -145,10 +145,18 @@ def test(config: str,
     check_checkpoint(checkpoint)
     if show_dir:
         cfgs.draw_predictions(cfg, show_dir)
+    exported = checkpoint.endswith(EXPORTED)
+    if exported:
+        import_module('nextvit_mm.deploy.evaluate')  # registers the model
+        cfg.model = dict(type='ExportedModel', path=checkpoint)
+    if tta and exported:
+        raise UserError(f'--tta is for checkpoints, and {checkpoint} is an exported model')
     if tta:
         cfgs.use_tta(cfg)
     runner = _build_runner(cfg)
-    _load_whole(runner, checkpoint)
+    if not exported:
+        loaded = load_exactly(runner.model, checkpoint, cfg.filename, runner.logger)
+        runner.call_hook('after_load_checkpoint', checkpoint=loaded)
     if out:
         runner.test_evaluator.metrics.append(_dump_metric(cfg, out))
     return runner.test()
@@ -169,19 +177,6 @@ def _build_runner(cfg: Config) -> Runner:
     # one's, with its folder; without a name it takes the experiment's.
     cfg.get('visualizer', {}).pop('name', None)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-
-
-def _load_whole(runner: Runner, checkpoint: str) -> None:
-    """Load a checkpoint that has just the model's parameters; MMEngine's own loading takes what happens to match."""
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
-    state_dict = arrange(runner.model, unwrap(loaded, checkpoint))
-    runner.call_hook('after_load_checkpoint', checkpoint=loaded)
-    try:
-        load_state_dict(runner.model, state_dict, strict=True, logger=runner.logger)
-    except RuntimeError as error:
-        lines = [textwrap.shorten(line, 300) for line in str(error).splitlines() if line.strip()]
-        raise WeightsError('\n'.join([f'{checkpoint} does not fit the model of {runner.cfg.filename}:', *lines[:6]])
-                           ) from None
 
 
 def _dump_metric(cfg: Config, out: str):

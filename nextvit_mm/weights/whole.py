@@ -1,9 +1,12 @@
 """Weights into a whole detector, segmentor or classifier with a Next-ViT."""
-from typing import Dict, Mapping
+import logging
+import textwrap
+from typing import Dict, Mapping, Optional
 
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
 from ..errors import WeightsError
@@ -27,6 +30,30 @@ def arrange(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Mapping[str, 
     except ValueError as error:
         raise WeightsError(f'the weights have {error}') from None
     return {name if name.startswith('head.') else PREFIX + name: value for name, value in ours.items()}
+
+
+def load_exactly(model: nn.Module, checkpoint: str, where: str, logger: Optional[logging.Logger] = None) -> dict:
+    """Load a checkpoint that has just the model's parameters; MMEngine's own loading takes what happens to match.
+
+    Args:
+        model: The whole model.
+        checkpoint: A file, an address, ``hf-hub:…`` or a name.
+        where: Whose model it is, for the message.
+        logger: For what the loading says.
+
+    Returns:
+        dict: The file's content.
+
+    Raises:
+        WeightsError: It cannot be read, or does not fit.
+    """
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    try:
+        load_state_dict(model, arrange(model, unwrap(loaded, checkpoint)), strict=True, logger=logger)
+    except RuntimeError as error:
+        lines = [textwrap.shorten(line, 300) for line in str(error).splitlines() if line.strip()]
+        raise WeightsError('\n'.join([f'{checkpoint} does not fit the model of {where}:', *lines[:6]])) from None
+    return loaded
 
 
 def load_to_start_from(model: nn.Module, checkpoint: str) -> None:

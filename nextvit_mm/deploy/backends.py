@@ -1,0 +1,225 @@
+"""From a module that takes one image tensor to a file of a runtime: ONNX, OpenVINO, Core ML, torch.export, TensorRT.
+
+Every ``write_…`` takes a module in eval mode, an example input (B, C, H, W) and the file to write, and says what is
+missing or impossible as a :class:`nextvit_mm.errors.UserError`. Nothing is verified here; :mod:`.export` does that.
+"""
+import contextlib
+import importlib
+import inspect
+import io
+import logging
+import shlex
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+OPSET = 17  # the first with LayerNormalization, after RoiAlign's half-pixel mode (16); TensorRT 8.6 and later read it
+INPUT = 'image'
+LEAST_SIZE = 33  # of a dynamic height or width in torch.export, which lets no axis become 1 at stride 32
+TENSORRT_LIST = 'TensorRT 9.2'
+# The operators of ONNX that NVIDIA lists as supported by that release's parser, and by all later ones.
+TENSORRT_OPERATORS = frozenset('''
+    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast CastLike Ceil Celu Clip
+    Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Div Dropout Einsum
+    Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gemm GlobalAveragePool GlobalLpPool
+    GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization GRU HardSigmoid HardSwish Hardmax Identity If
+    ImageScaler InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax Loop LRN
+    LSTM LpNormalization LpPool MatMul Max MaxPool Mean MeanVarianceNormalization Min Mod Mul Neg NonMaxSuppression
+    NonZero Not OneHot Or Pad ParametricSoftplus Pow PRelu QuantizeLinear RandomNormal RandomNormalLike RandomUniform
+    RandomUniformLike Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence RNN RoiAlign Round ScaledTanh Scan Scatter
+    ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth
+    Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
+'''.split())
+SUFFIXES = dict(onnx='.onnx', openvino='.xml', coreml='.mlpackage', tensorrt='.engine', **{'torch-export': '.pt2'})
+
+
+def need(module: str, purpose: str):
+    """Import an optional package, or say how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f'{purpose} needs {module}: pip install {module} ({error})') from None
+
+
+def dynamic_axes(dynamic: Iterable[str]) -> Dict[int, str]:
+    """Axes of the input by number: ``dynamic`` holds ``'batch'``, ``'size'``, both or nothing."""
+    axes = {0: 'batch'} if 'batch' in dynamic else {}
+    return {**axes, 2: 'height', 3: 'width'} if 'size' in dynamic else axes
+
+
+def write_onnx(module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str],
+               dynamic: Iterable[str] = ()) -> None:
+    """ONNX of opset 17, checked by ``onnx.checker``.
+
+    Through torch's tracing exporter: the newer one refuses the sizes of a detector that its input decides (proposals,
+    detections), and for backbones the two give graphs of the same speed.
+    """
+    onnx = need('onnx', 'ONNX export')
+    # Before torch 2.5 there is only one exporter, and no such argument.
+    exporter = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
+    axes = {INPUT: dynamic_axes(dynamic), **({name: {0: 'batch'} for name in outputs} if 'batch' in dynamic else {})}
+    with torch.no_grad(), quiet():
+        torch.onnx.export(module, (example, ), str(path), input_names=[INPUT], output_names=list(outputs),
+                          dynamic_axes=axes, opset_version=OPSET, **exporter)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def write_openvino(module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str],
+                   dynamic: Iterable[str] = ()) -> None:
+    """OpenVINO IR, ``.xml`` and ``.bin`` beside it.
+
+    Straight from PyTorch, which keeps attention as one operation; a detector through ONNX, because OpenVINO's own
+    reading of PyTorch does not know the operators of its test path.
+    """
+    openvino = need('openvino', 'OpenVINO export')
+    with torch.no_grad(), quiet():
+        if getattr(module, 'task', None) == 'detection':
+            onnx_path = path.with_suffix('.onnx')
+            write_onnx(module, example, onnx_path, outputs, dynamic)
+            model = openvino.convert_model(str(onnx_path))
+            onnx_path.unlink()
+        else:
+            axes = dynamic_axes(dynamic)
+            shape = [-1 if axis in axes else size for axis, size in enumerate(example.shape)]
+            model = openvino.convert_model(module, example_input=example, input=[shape])
+    model.inputs[0].get_tensor().set_names({INPUT})
+    for port, name in zip(model.outputs, outputs):
+        port.get_tensor().set_names({name})
+    openvino.save_model(model, str(path), compress_to_fp16=False)
+
+
+def write_coreml(module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str],
+                 dynamic: Iterable[str] = ()) -> None:
+    """A Core ML ML program (``.mlpackage``, a folder) for iOS 16 or macOS 13 and later, of one fixed size.
+
+    Raises:
+        UserError: A detector, whose test path Core ML has no operations for, or dynamic sizes.
+    """
+    if getattr(module, 'task', None) == 'detection':
+        raise UserError('Core ML has no operations for the test path of a detector: export --what backbone')
+    if dynamic:
+        raise UserError('the Core ML export has one fixed size: leave --dynamic out')
+    logging.getLogger('coremltools').setLevel(logging.ERROR)
+    with quiet(stderr=True):
+        coremltools = need('coremltools', 'Core ML export')
+        with torch.no_grad():
+            program = torch.export.export(module, (example, )).run_decompositions({})
+        model = coremltools.convert(
+            program, convert_to='mlprogram', minimum_deployment_target=coremltools.target.iOS16,
+            inputs=[coremltools.TensorType(name=INPUT, shape=tuple(example.shape))],
+            outputs=[coremltools.TensorType(name=name) for name in outputs])
+        model.save(str(path))
+
+
+def coreml_operations(path: Path) -> Dict[str, int]:
+    """How often each operation stands in the program of an ``.mlpackage``: what can be looked at without a Mac."""
+    with quiet(stderr=True):
+        spec = need('coremltools', 'Core ML').models.utils.load_spec(str(path))
+    counts: Dict[str, int] = {}
+    for function in spec.mlProgram.functions.values():
+        for block in function.block_specializations.values():
+            for operation in block.operations:
+                counts[operation.type] = counts.get(operation.type, 0) + 1
+    return counts
+
+
+def write_torch(module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str],
+                dynamic: Iterable[str] = ()) -> None:
+    """A ``torch.export`` program, ``.pt2``.
+
+    Raises:
+        UserError: A detector, whose numbers of proposals and detections ``torch.export`` cannot hold.
+    """
+    if getattr(module, 'task', None) == 'detection':
+        raise UserError('torch.export cannot hold the sizes of a detector that its input decides: export '
+                        '--what backbone, or --to onnx')
+    torch_axes = {axis: torch.export.Dim(name, min=1 if axis == 0 else LEAST_SIZE) for axis, name in dynamic_axes(dynamic).items()}
+    if 'batch' in dynamic:
+        example = example.expand(2, *example.shape[1:]).contiguous()  # a size of 1 would be taken for a constant
+    with torch.no_grad(), quiet(), _sizes_can_vary():
+        program = torch.export.export(module, (example, ), dynamic_shapes=(torch_axes, ) if torch_axes else None)
+        torch.export.save(program, str(path))
+
+
+def check_tensorrt(shapes: Sequence[str] = ()) -> None:
+    """See that an engine can be built here.
+
+    Raises:
+        UserError: There is no ``trtexec``; the message has the command to run where there is.
+    """
+    if not shutil.which('trtexec'):
+        command = shlex.join(tensorrt_command(Path('MODEL.onnx'), Path('MODEL.engine'), shapes))
+        raise UserError('trtexec, which comes with TensorRT, is not on this machine\'s PATH: export --to onnx, and where '
+                        f'TensorRT is, build and time the engine with\n  {command}')
+
+
+def build_tensorrt(onnx_path: Path, path: Path, shapes: Sequence[str] = ()) -> None:
+    """Build and time a TensorRT engine with ``trtexec``, whose output goes to the terminal.
+
+    Raises:
+        UserError: The model has an operator that TensorRT does not list, or ``trtexec`` is missing or fails.
+    """
+    check_tensorrt(shapes)
+    unknown = unlisted_operators(onnx_path)
+    if unknown:
+        raise UserError(f'{TENSORRT_LIST} does not list {", ".join(unknown)}, which {onnx_path.name} has')
+    command = tensorrt_command(onnx_path, path, shapes)
+    print(shlex.join(command), flush=True)
+    if subprocess.run(command).returncode or not path.is_file():
+        raise UserError('trtexec failed (its output is above)')
+
+
+def tensorrt_command(onnx_path: Path, path: Path, shapes: Sequence[str] = ()) -> List[str]:
+    """The command that builds and times an engine; ``shapes`` are the least, usual and largest input, as 1x3x800x1344."""
+    ranges = [f'--{kind}Shapes={INPUT}:{shape}' for kind, shape in zip(('min', 'opt', 'max'), shapes)]
+    return ['trtexec', f'--onnx={onnx_path}', f'--saveEngine={path}', '--fp16', *ranges]
+
+
+@contextlib.contextmanager
+def _sizes_can_vary() -> Iterator[None]:
+    """Say plainly that a network has layers whose sizes torch.export can only hold as constants."""
+    try:
+        yield
+    except Exception as error:  # of several kinds, most of them torch's own and private
+        if 'Constraints violated' in str(error):
+            raise UserError('torch.export finds sizes in this network that cannot vary: leave size out of --dynamic '
+                            f'({str(error).splitlines()[1].strip()})') from error
+        raise
+
+
+def onnx_operators(path: Path) -> Dict[str, int]:
+    """How often each operator stands in an ONNX file, subgraphs included, with its domain where that is not ONNX's."""
+    counts: Dict[str, int] = {}
+
+    def count(graph) -> None:
+        for node in graph.node:
+            name = f'{node.domain}::{node.op_type}' if node.domain not in ('', 'ai.onnx') else node.op_type
+            counts[name] = counts.get(name, 0) + 1
+            for attribute in node.attribute:
+                if attribute.HasField('g'):
+                    count(attribute.g)
+
+    count(need('onnx', 'reading ONNX').load(str(path), load_external_data=False).graph)
+    return counts
+
+
+def unlisted_operators(path: Path) -> List[str]:
+    """Operators of an ONNX file that are not on NVIDIA's list for TensorRT."""
+    return sorted(set(onnx_operators(path)) - TENSORRT_OPERATORS)
+
+
+@contextlib.contextmanager
+def quiet(stderr: bool = False) -> Iterator[None]:
+    """Without the exporters' warnings and chatter; what goes wrong is still raised."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter('ignore')
+        with contextlib.redirect_stderr(io.StringIO()) if stderr else contextlib.nullcontext():
+            yield

@@ -1,0 +1,175 @@
+"""What a runtime has to know of an exported model, found in the config, the checkpoint and the data."""
+import contextlib
+import io
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from torch import nn
+
+from ..engine import config as cfgs
+from ..engine.preflight import check_data
+from ..errors import UserError
+from ..version import __version__
+from .backends import INPUT
+from .graphs import Graph
+from .runner import FORMAT, about_file, read_picture
+
+PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+VERSIONS = ('torch', 'torchvision', 'onnx', 'onnxruntime', 'openvino', 'coremltools', 'nncf', 'mmcv', 'mmdet',
+            'mmsegmentation', 'mmpretrain')
+
+
+def describe(cfg: Config, model: nn.Module, graph: Graph, dataset_meta: Dict[str, Any], size: Optional[Sequence[int]],
+             dynamic: Sequence[str], normalize_inside: bool) -> Dict[str, Any]:
+    """What a runtime has to know of an exported model: the content of its ``.json``.
+
+    Raises:
+        UserError: The config's test pipeline does not say what the input is.
+    """
+    pre = model.data_preprocessor
+    if getattr(pre, 'mean', None) is None:
+        raise UserError(f'the data_preprocessor of {cfg.filename} has no mean and std')
+    mean, std = ([float(str(value)) for value in getattr(pre, name).flatten().numpy()] for name in ('mean', 'std'))
+    # MM packages read pictures as BGR, and the preprocessor may turn them.
+    color = 'RGB' if getattr(pre, '_channel_conversion', getattr(pre, 'to_rgb', False)) or getattr(
+        pre, 'channel_conversion', False) else 'BGR'
+    rule, shape = resize_rule(cfg, graph.task, size, dynamic)
+    about = dict(
+        format=FORMAT, task=graph.task,
+        input=dict(name=INPUT, layout='NCHW', dtype='float32', color=color, size=shape, dynamic=list(dynamic),
+                   mean=mean, std=std, normalized_inside=normalize_inside),
+        outputs=list(graph.outputs), resize=rule, versions=_versions())
+    if graph.task != 'backbone':
+        info = _meta_of_dataset(cfg) if not dataset_meta else dataset_meta
+        about['classes'] = list(info['classes']) if info.get('classes') else None
+        palette = info.get('palette')
+        about['palette'] = [list(map(int, color)) for color in palette] if isinstance(palette, (list, tuple)) else None
+    if 'masks' in graph.outputs:
+        about['mask_threshold'] = model.roi_head.test_cfg.mask_thr_binary
+    return about
+
+
+def resize_rule(cfg: Config, task: str, size: Optional[Sequence[int]], dynamic: Sequence[str]
+                ) -> Tuple[Dict[str, Any], Optional[List[int]]]:
+    """How a picture becomes the input, from the config's test pipeline, and the input's fixed size, if it has one.
+
+    With a fixed size a picture is resized to fit into it, its ratio kept, and padded to the right and below; a
+    classifier crops its center instead.
+    """
+    steps = {step['type'].split('.')[-1]: step for step in _pipeline(cfg)}
+    size = _pair(size)
+    if task == 'classification' or 'ResizeEdge' in steps:
+        crop = size or _pair(steps.get('CenterCrop', {}).get('crop_size', 224))
+        edge, usual = steps.get('ResizeEdge', {}).get('scale', 256), _pair(steps.get('CenterCrop', {}).get('crop_size', 224))
+        return dict(short_edge=max(round(edge * min(crop) / min(usual)), *crop), center_crop=crop,
+                    interpolation='bicubic'), None if 'size' in dynamic else crop
+    resize = steps.get('Resize', {})
+    scale, keep_ratio = resize.get('scale'), resize.get('keep_ratio', False)
+    if 'size' in dynamic:
+        if size:
+            return dict(long_short=[max(size), min(size)], interpolation='bilinear'), None
+        if scale is not None:
+            scale = _pair(scale)
+            return dict(**(dict(long_short=[max(scale), min(scale)]) if keep_ratio else dict(exact=scale[::-1])),
+                        interpolation='bilinear'), None
+        return dict(factor=float(resize.get('scale_factor', 1.0)), interpolation='bilinear'), None
+    if not size and scale is not None:
+        size = _pair(scale)[::-1]  # MM's scale is width, height
+    if not size:
+        size = _size_of_first_picture(cfg, float(resize.get('scale_factor', 1.0)))
+    return dict(canvas=size, interpolation='bilinear'), size
+
+
+def find_pictures(cfg: Config, images: Optional[str], count: int, about: Dict[str, Any], split: str = 'test'
+                  ) -> List[np.ndarray]:
+    """Up to ``count`` RGB pictures (H, W, 3): of a file or folder, else of the config's data, else none but noise.
+
+    The noise serves a network whose config has no data here: it shows whether the file computes the same, and
+    ``about['pictures']`` says so.
+    """
+    if images:
+        path = Path(images)
+        paths = sorted(p for p in path.rglob('*') if p.suffix.lower() in PICTURES) if path.is_dir() else [path]
+        if not paths or not paths[0].is_file():
+            raise UserError(f'no pictures ({", ".join(PICTURES)}) at {images}')
+    else:
+        paths = _paths_of_dataset(cfg, split, count)
+    about.setdefault('pictures', {})[split] = 'given' if images else 'config' if paths else 'noise'
+    if paths:
+        return [read_picture(path) for path in paths[:count]]
+    if split == 'train':
+        raise UserError('int8 needs pictures to calibrate with: give --calibration-images DIR, or the config\'s training '
+                        'data with --data-root')
+    height, width = about['input']['size'] or (256, 320)
+    return [np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)]
+
+
+def save_about(about: Dict[str, Any], path: Path) -> None:
+    about_file(path).write_text(json.dumps(about, indent=2) + '\n', encoding='utf-8')
+
+
+def _pipeline(cfg: Config) -> List[dict]:
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    return next((leaf.get('pipeline', []) for leaf in cfgs.leaf_datasets(dataset)), []) if dataset else []
+
+
+def _dataset(cfg: Config, split: str):
+    """The config's data set without pictures read, or None where its files are not here."""
+    loader = cfg.get(f'{split}_dataloader')
+    if not loader:
+        return None
+    only = Config(dict(test_dataloader=loader), filename=cfg.filename)
+    try:
+        check_data(only, ('test', ))
+    except UserError:
+        return None
+    leaf = next(cfgs.leaf_datasets(loader['dataset']))
+    with contextlib.redirect_stdout(io.StringIO()):  # of pycocotools
+        return DATASETS.build(dict(leaf, pipeline=[]))
+
+
+def _paths_of_dataset(cfg: Config, split: str, count: int) -> List[str]:
+    dataset = _dataset(cfg, split)
+    return [] if dataset is None else [dataset.get_data_info(i)['img_path'] for i in range(min(count, len(dataset)))]
+
+
+def _size_of_first_picture(cfg: Config, factor: float) -> List[int]:
+    paths = _paths_of_dataset(cfg, 'test', 1)
+    if not paths:
+        raise UserError('the config\'s test pipeline takes pictures at their own size: give --size HEIGHT WIDTH, or '
+                        '--dynamic size')
+    return [round(side * factor) for side in read_picture(paths[0]).shape[:2]]
+
+
+def _meta_of_dataset(cfg: Config) -> Dict[str, Any]:
+    """Classes and palette without the data's files."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    if not dataset:
+        return {}
+    leaf = next(cfgs.leaf_datasets(dataset))
+    return {**getattr(DATASETS.get(leaf['type']), 'METAINFO', {}), **leaf.get('metainfo', {})}
+
+
+def _versions() -> Dict[str, str]:
+    found = dict(nextvit_mm=__version__, python=platform.python_version())
+    for name in VERSIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def _pair(value) -> Optional[List[int]]:
+    if value is None:
+        return None
+    value = [value] if isinstance(value, int) else list(value)
+    if len(value) not in (1, 2) or not all(isinstance(v, int) and v > 0 for v in value):
+        raise UserError(f'a size is one or two whole numbers of pixels, not {value}')
+    return value * 2 if len(value) == 1 else value

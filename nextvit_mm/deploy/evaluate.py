@@ -1,0 +1,70 @@
+"""An exported model in the place of an MM model, for the config's own data and metrics."""
+import sys
+from typing import Any, List
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import HOOKS, MODELS
+
+from ..errors import UserError
+from .runner import Runner
+
+
+@MODELS.register_module()
+class ExportedModel(BaseModel):
+    """Runs an exported file on the picture of each data sample, and hands its results to MM's metrics.
+
+    The picture is read from its file and prepared by the :class:`nextvit_mm.deploy.runner.Runner`, so that what is
+    measured is what is shipped, preprocessing included; the config's test pipeline only brings the ground truth.
+
+    Args:
+        path: ``.onnx`` or ``.xml``, its ``.json`` beside it.
+        data_preprocessor: As of any MM model; not used.
+    """
+
+    def __init__(self, path: str, data_preprocessor: Any = None) -> None:
+        super().__init__()
+        try:
+            self.runner = Runner(path)
+        except (OSError, ValueError, ImportError) as error:
+            raise UserError(str(error)) from None
+        if self.runner.about['task'] == 'backbone':
+            raise UserError(f'{path} is a backbone, whose feature maps no metric measures: export --what model')
+
+    def forward(self, inputs: Any, data_samples: List, mode: str = 'predict') -> List:
+        if mode != 'predict':
+            raise UserError('an exported model can only be tested')
+        for sample in data_samples:
+            fill(sample, self.runner.about['task'], self.runner(sample.img_path))
+        return data_samples
+
+    def test_step(self, data: dict) -> List:
+        return self.forward(data['inputs'], data['data_samples'])
+
+    val_step = test_step
+
+
+@HOOKS.register_module()
+class CountHook(Hook):
+    """Counts the tested batches on a terminal's stderr, where the log is silent."""
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if sys.stderr.isatty():
+            total = len(runner.test_dataloader)
+            print(f'\r{batch_idx + 1}/{total}', end='\r' if batch_idx + 1 < total else '\r\033[K', file=sys.stderr)
+
+
+def fill(sample, task: str, result: dict) -> None:
+    """Write a runner's result into an MM data sample."""
+    if task == 'classification':
+        scores = torch.from_numpy(result['scores'])
+        sample.set_pred_score(scores).set_pred_label(scores.argmax(0, keepdim=True))
+    elif task == 'segmentation':
+        from mmengine.structures import PixelData
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(result['class_map'])[None])
+    else:
+        from mmengine.structures import InstanceData
+        named = dict(bboxes='boxes', scores='scores', labels='labels', masks='masks')
+        sample.pred_instances = InstanceData(**{ours: torch.from_numpy(result[theirs])
+                                                for ours, theirs in named.items() if theirs in result})

@@ -1,0 +1,312 @@
+"""From a config and a checkpoint to a verified file that runs without any MM package."""
+import contextlib
+import io
+import itertools
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from ..engine import config as cfgs
+from ..engine.launch import test
+from ..engine.preflight import check_checkpoint
+from ..errors import UserError
+from ..models import NextViT
+from ..weights.whole import load_exactly
+from . import backends
+from .describe import describe, find_pictures, save_about
+from .fold import fold
+from .graphs import Graph, make_graph
+from .quantize import quantize
+from .runner import about_file, open_session, place
+from .verify import broken_limits, compare, reference, worst
+
+WRITERS = dict(onnx=backends.write_onnx, openvino=backends.write_openvino, coreml=backends.write_coreml,
+               tensorrt=backends.write_onnx, **{'torch-export': backends.write_torch})
+WITH_INT8 = ('onnx', 'openvino')
+
+
+def export(config: str,
+           checkpoint: Optional[str] = None,
+           to: str = 'onnx',
+           what: str = 'model',
+           size: Optional[Sequence[int]] = None,
+           dynamic: Iterable[str] = (),
+           out: Optional[str] = None,
+           overwrite: bool = False,
+           images: Optional[str] = None,
+           image_count: int = 4,
+           normalize_inside: bool = False,
+           int8: bool = False,
+           calibration_images: Optional[str] = None,
+           calibration_count: int = 64,
+           evaluate: Optional[bool] = None,
+           random_weights: bool = False,
+           data_root: Optional[str] = None,
+           cfg_options: Optional[dict] = None) -> Path:
+    """Fold a model, write it in a runtime's format, and see that it computes what the trained model does.
+
+    Args:
+        config: Config file of a detector, segmentor or classifier.
+        checkpoint: Its weights. Default: what the config's ``init_cfg`` names, which is enough for a backbone.
+        to: ``'onnx'``, ``'openvino'``, ``'coreml'``, ``'tensorrt'`` or ``'torch-export'``.
+        what: ``'model'``, from the image to results, or ``'backbone'``, to the feature maps.
+        size: Height and width in pixels, or one number for both. Default: from the config's test pipeline.
+        dynamic: ``'batch'``, ``'size'``, or both: what may differ at run time.
+        out: The file to write. Default: ``work_dirs/<config>/export/…``.
+        overwrite: Replace a file that is there.
+        images: A picture or a folder of pictures to verify with. Default: the config's test data.
+        image_count: How many of them at most.
+        normalize_inside: Put the mean and standard deviation into the network, which then takes colors from 0 to 255.
+        int8: Quantise after training (ONNX, OpenVINO). Its differences are reported and not limited.
+        calibration_images: A folder of pictures to calibrate with. Default: the config's training data.
+        calibration_count: How many of them at most.
+        evaluate: Measure the exported model, and for int8 also the same model in float32, on the config's test
+            data. Default: for int8 where the data are there.
+        random_weights: Do not load any weights: for speed only.
+        data_root, cfg_options: As in :func:`nextvit_mm.engine.train`.
+
+    Returns:
+        Path: The file; beside it, as ``<file>.json``, what a runtime has to know of it.
+
+    Raises:
+        UserError: Something does not fit, a package is missing, or the file does not compute what the model does.
+            Nothing is left behind then.
+    """
+    dynamic = tuple(dynamic)
+    cfg = cfgs.load_config(config, cfg_options)
+    if data_root:
+        cfgs.set_data_root(cfg, data_root)
+    target = _target(cfg, to, what, int8, out, overwrite)
+    if int8 and to not in WITH_INT8:
+        raise UserError(f'--int8 is for {" and ".join(WITH_INT8)}, not for {to}')
+    if to == 'tensorrt':
+        backends.check_tensorrt()
+    evaluate = int8 and what == 'model' if evaluate is None else evaluate
+    steps = _Steps(5 + (to == 'tensorrt') + int8 + evaluate)
+    with _quiet_log():
+        model, dataset_meta = steps.run('building the model', lambda: load(cfg, checkpoint, what, random_weights))
+        graph = steps.run('folding its norms', lambda: make_graph(fold(model), what))
+        if graph.task == 'detection' and 'batch' in dynamic:
+            raise UserError('a detector is exported for one image: leave batch out of --dynamic')
+        about = describe(cfg, model, graph, dataset_meta, size, dynamic, normalize_inside)
+        about['exported'] = dict(to=to, what=what, config=Path(config).name, int8=int8, random_weights=random_weights,
+                                 checkpoint=Path(checkpoint).name if checkpoint else None)
+        if normalize_inside:
+            graph.normalize_inside(about['input']['mean'], about['input']['std'])
+        pictures = find_pictures(cfg, images, image_count, about)
+        example = torch.from_numpy(place(pictures[0], about).tensor)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the file to come, so that it gets there by a rename, whole or not at all.
+        with tempfile.TemporaryDirectory(prefix=f'.{target.stem}-', dir=target.parent) as folder:
+            path = Path(folder, target.name)
+            written = path.with_suffix('.onnx') if to == 'tensorrt' else path
+            float32 = written.with_name('float32' + written.suffix) if int8 else written
+            steps.run(f'writing {to}', lambda: WRITERS[to](graph, example, float32, graph.outputs, dynamic))
+            save_about(about, float32)
+            if int8:
+                inputs = [place(picture, about).tensor for picture in find_pictures(
+                    cfg, calibration_images, calibration_count, about, split='train')]
+                steps.run(f'quantising with {len(inputs)} pictures', lambda: quantize(float32, written, inputs, graph.task))
+                save_about(about, written)
+            if written.suffix == '.onnx':
+                about['tensorrt'] = dict(list=backends.TENSORRT_LIST, unlisted=backends.unlisted_operators(written))
+            about['compared'] = steps.run('comparing with PyTorch',
+                                          lambda: verify(model, graph, about, written, pictures, to))
+            _check(about['compared'], graph.task, to, int8)
+            if evaluate:
+                files = {'float32': float32, 'int8': written} if int8 else {'exported': written}
+                about['evaluated'] = steps.run('evaluating on the test data',
+                                               lambda: _evaluate(config, files, data_root, cfg_options))
+            if to == 'tensorrt':
+                steps.run('building the engine',
+                          lambda: backends.build_tensorrt(written, path, _shapes(example, dynamic)))
+            save_about(about, path)
+            steps.run(f'moving it to {target}', lambda: _move(path, target))
+    _print_result(target, about)
+    return target
+
+
+def load(cfg: Config, checkpoint: Optional[str], what: str, random_weights: bool = False
+         ) -> Tuple[nn.Module, Dict[str, Any]]:
+    """Build the config's model with its weights, in eval mode, and what the checkpoint says of the data."""
+    if checkpoint and random_weights:
+        raise UserError('a checkpoint and --random-weights exclude each other')
+    if not checkpoint and what == 'model' and not random_weights:
+        raise UserError('a whole model needs its weights: give a CHECKPOINT after the config (or --random-weights, to '
+                        'measure speed only, or --what backbone)')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    cfg = cfg.copy()
+    if 'backbone' in cfg.model and (checkpoint or random_weights):
+        cfg.model.backbone.init_cfg = None
+    if checkpoint:
+        check_checkpoint(checkpoint)
+    model = MODELS.build(cfg.model)
+    if not isinstance(getattr(model, 'backbone', None), NextViT):
+        raise UserError(f'{cfg.filename} has no Next-ViT as backbone')
+    meta: Dict[str, Any] = {}
+    if checkpoint:
+        loaded = load_exactly(model, checkpoint, cfg.filename)
+        meta = loaded.get('meta', {}).get('dataset_meta') or {} if isinstance(loaded, dict) else {}
+    else:
+        torch.manual_seed(0)
+        (model.backbone if what == 'backbone' else model).init_weights()
+    return model.eval(), meta
+
+
+def verify(model: nn.Module, graph: Graph, about: Dict[str, Any], path: Path, pictures: Sequence[np.ndarray],
+           to: str) -> Dict[str, Any]:
+    """Figures of :mod:`.verify` over the pictures, or why there are none."""
+    session = _session(path, to)
+    if session is None:
+        return dict(not_compared='a Core ML model runs on macOS only',
+                    operations=backends.coreml_operations(path))
+    mean, std = (torch.tensor(about['input'][key]).view(1, 3, 1, 1) for key in ('mean', 'std'))
+    figures = []
+    for picture in pictures:
+        image = torch.from_numpy(place(picture, about).tensor)
+        ours = dict(zip(graph.outputs, session(image.numpy())))
+        theirs = reference(model, graph.task, (image - mean) / std if graph.mean is not None else image)
+        figures.append(compare(graph.task, ours, theirs, tuple(image.shape[2:]), about.get('mask_threshold', 0.5)))
+    return worst(graph.task, figures)
+
+
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Without MMEngine's lines of level info, and what pycocotools prints when it reads annotations."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+class _Steps:
+    """One line a step, with its time."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+
+    def run(self, title: str, work):
+        self.done += 1
+        print(f'[{self.done}/{self.total}] {title}', end=' … ', flush=True)
+        start = time.monotonic()
+        try:
+            result = work()
+        except BaseException:
+            print('failed', flush=True)
+            raise
+        print(f'{time.monotonic() - start:.1f} s', flush=True)
+        return result
+
+
+def _target(cfg: Config, to: str, what: str, int8: bool, out: Optional[str], overwrite: bool) -> Path:
+    suffix = backends.SUFFIXES[to]
+    stem = Path(cfg.filename).stem
+    name = stem + ('_backbone' if what == 'backbone' else '') + ('_int8' if int8 else '') + suffix
+    target = Path(out) if out else Path(cfg.get('work_dir') or Path('work_dirs', stem)) / 'export' / name
+    if target.suffix != suffix:
+        raise UserError(f'--out {target} must end in {suffix} for --to {to}')
+    for path in _files(target):
+        if path.exists() and not overwrite:
+            raise UserError(f'{path} exists: give another --out, or --overwrite')
+    return target
+
+
+def _files(path: Path) -> List[Path]:
+    """What belongs to an exported model, itself first."""
+    return [path, *([path.with_suffix('.bin')] if path.suffix == '.xml' else []), about_file(path)]
+
+
+def _move(source: Path, target: Path) -> None:
+    """Each file by one rename; the ``.json`` last, without which the runner takes nothing."""
+    about_file(target).unlink(missing_ok=True)
+    for old, new in zip(_files(source), _files(target)):
+        if new.is_dir():
+            shutil.rmtree(new)
+        os.replace(old, new)
+
+
+def _session(path: Path, to: str):
+    """A function from an image array to the outputs, or None where the format cannot be run here."""
+    if to == 'torch-export':
+        module = torch.export.load(str(path)).module()
+
+        def run(array):
+            with torch.no_grad():
+                out = module(torch.from_numpy(array))
+            return [o.numpy() for o in (out if isinstance(out, (tuple, list)) else (out, ))]
+
+        return run
+    if to == 'coreml':
+        if sys.platform != 'darwin':
+            return None
+        program = backends.need('coremltools', 'Core ML').models.MLModel(str(path))
+        names = [output.name for output in program.get_spec().description.output]
+        return lambda array: [program.predict({backends.INPUT: array})[name] for name in names]
+    backends.need('onnxruntime' if path.suffix == '.onnx' else 'openvino', f'running {path.suffix}')
+    return open_session(path)
+
+
+def _check(figures: Dict[str, Any], task: str, to: str, int8: bool) -> None:
+    broken = [] if int8 or 'not_compared' in figures else broken_limits(task, figures)
+    if broken:
+        raise UserError(f'the {to} file does not compute what the model does, so it was not kept: {"; ".join(broken)}')
+
+
+def _evaluate(config: str, files: Dict[str, Path], data_root: Optional[str], cfg_options: Optional[dict]
+              ) -> Dict[str, Any]:
+    """Metrics of each file and, of two, the difference."""
+    options = dict(cfg_options or {}, log_level='WARNING', custom_hooks=[dict(type='CountHook')])
+    results = {}
+    with tempfile.TemporaryDirectory() as work_dir:
+        for name, file in files.items():
+            with contextlib.redirect_stdout(io.StringIO()):  # of pycocotools; progress goes to stderr
+                metrics = test(config, str(file), work_dir=work_dir, data_root=data_root, cfg_options=options)
+            results[name] = {key: float(value) for key, value in metrics.items()}
+    if len(results) == 2:
+        first, second = results.values()
+        results['difference'] = {key: second[key] - value for key, value in first.items()}
+    return results
+
+
+def _print_result(target: Path, about: Dict[str, Any]) -> None:
+    compared = about['compared']
+    if 'not_compared' in compared:
+        print(f'not compared with PyTorch: {compared["not_compared"]}; the program has '
+              f'{sum(compared["operations"].values())} operations of {len(compared["operations"])} kinds')
+    else:
+        pictures = dict(given='given pictures', config='pictures of the config\'s test data',
+                        noise='noise, for want of pictures (--images)')[about['pictures']['test']]
+        print(f'against PyTorch, on {pictures}: ' + ', '.join(f'{name} {value:.6g}' for name, value in compared.items()))
+    if 'tensorrt' in about:
+        unlisted = ', '.join(about['tensorrt']['unlisted'])
+        print(f'operators that {about["tensorrt"]["list"]} does not list: {unlisted or "none"}')
+    for name, metrics in about.get('evaluated', {}).items():
+        print(f'{name}: ' + ', '.join(f'{key} {value:.4g}' for key, value in metrics.items()))
+    print('written: ' + ', '.join(str(path) for path in _files(target)))
+
+
+def _shapes(example: torch.Tensor, dynamic: Sequence[str]) -> List[str]:
+    """Least, usual and largest input for TensorRT; none where nothing is dynamic."""
+    if not dynamic:
+        return []
+    batch, channels, height, width = example.shape
+    scales = itertools.product((0.5, 1, 2)) if 'size' in dynamic else itertools.repeat((1, ), 3)
+    batches = (1, 1, 8) if 'batch' in dynamic else (batch, ) * 3
+    return [f'{b}x{channels}x{int(height * s)}x{int(width * s)}' for b, (s, ) in zip(batches, scales)]
+
+
