@@ -1,4 +1,4 @@
-# make demo | make test | make segment | make learn — each sets everything up by itself, and only once.
+# make demo | make test | make segment | make learn | make benchmark — each sets everything up by itself, and only once.
 VENV ?= .venv
 PYTHON ?= python3
 RUN := $(VENV)/bin/python
@@ -8,14 +8,16 @@ DEMO_DIR ?= work_dirs/demo
 SEGMENT_DIR ?= work_dirs/segment
 LEARN_DIR ?= work_dirs/learn
 SEGMENTOR ?= semantic_fpn
+BENCHMARK_DIR ?= work_dirs/benchmark
 
-.PHONY: help setup demo segment learn test
+.PHONY: help setup demo segment learn test benchmark
 
 help:
 	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
 	@echo "make test     run the tests"
 	@echo "make segment  train Semantic FPN from the demo's backbone, or with SEGMENTOR=upernet UperNet"
 	@echo "make learn    the demo at four times the length"
+	@echo "make benchmark  speed of Next-ViT-S in every runtime here against timm's, with the machine's own limit"
 	@echo "make setup    only the environment, in $(VENV) (another place: make VENV=DIR …)"
 
 setup:
@@ -34,3 +36,7 @@ segment: setup
 
 learn: setup
 	@$(RUN) tools/demo.py configs/demo/mask_rcnn_nextvit_s_digits_long.py --data-dir $(DEMO_DATA) --work-dir $(LEARN_DIR)
+
+benchmark: setup
+	@mkdir -p $(BENCHMARK_DIR)
+	@$(RUN) tools/benchmark.py targets --markdown $(BENCHMARK_DIR)/targets.md --json $(BENCHMARK_DIR)/targets.json

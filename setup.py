@@ -43,7 +43,8 @@ CLASSIFICATION = ['mmpretrain>=1.2,<2']
 WEIGHTS = ['huggingface_hub', 'safetensors']
 DEMO = ['scikit-learn', 'pillow', 'tqdm', 'pycocotools']
 ANALYSIS = ['matplotlib']
-DEPLOY = ['onnx', 'onnxscript', 'onnxruntime']
+DEPLOY = ['onnx', 'onnxscript', 'onnxruntime', 'openvino>=2024.1', 'nncf>=2.10', 'coremltools>=8', 'pillow']
+BENCHMARK = ['timm>=1.0.11', *ANALYSIS, *DEPLOY]
 TESTS = ['pytest', 'timm>=1.0.11', *DEMO, *ANALYSIS, *DEPLOY, *WEIGHTS]
 
 setup(
@@ -68,6 +69,7 @@ setup(
         demo=DEMO + ANALYSIS,
         analysis=ANALYSIS,
         deploy=DEPLOY,
+        benchmark=BENCHMARK,
         tests=TESTS,
         all=[*DETECTION, *SEGMENTATION, *CLASSIFICATION, *TESTS]),
     zip_safe=False)

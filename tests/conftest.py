@@ -49,8 +49,8 @@ def shared(*parts: str) -> Path:
     return path
 
 
-def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Random weights, and BN whose statistics and affine parameters are far from the identity."""
+def randomise(model: torch.nn.Module, seed: int = 0, weights: bool = True) -> torch.nn.Module:
+    """BN whose statistics and affine parameters are far from the identity and, unless told otherwise, random weights."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, _BatchNorm):
@@ -58,7 +58,7 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
             module.running_var.uniform_(0.5, 2, generator=generator)
             module.weight.data.uniform_(0.5, 1.5, generator=generator)
             module.bias.data.normal_(0, 0.2, generator=generator)
-        elif isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+        elif weights and isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
             module.weight.data.normal_(0, module.weight[0].numel()**-0.5, generator=generator)
             if module.bias is not None:
                 module.bias.data.normal_(0, 0.1, generator=generator)

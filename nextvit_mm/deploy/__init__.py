@@ -1,0 +1,3 @@
+from .fold import fold, remaining_norms
+
+__all__ = ['fold', 'remaining_norms']

@@ -26,17 +26,18 @@ LEAST_SIZE = 33  # of a dynamic height or width in torch.export, which lets no a
 TENSORRT_LIST = 'TensorRT 9.2'
 # The operators of ONNX that NVIDIA lists as supported by that release's parser, and by all later ones.
 TENSORRT_OPERATORS = frozenset('''
-    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast CastLike Ceil Celu Clip
-    Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Div Dropout Einsum
-    Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gemm GlobalAveragePool GlobalLpPool
-    GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization GRU HardSigmoid HardSwish Hardmax Identity If
-    ImageScaler InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax Loop LRN
-    LSTM LpNormalization LpPool MatMul Max MaxPool Mean MeanVarianceNormalization Min Mod Mul Neg NonMaxSuppression
-    NonZero Not OneHot Or Pad ParametricSoftplus Pow PRelu QuantizeLinear RandomNormal RandomNormalLike RandomUniform
-    RandomUniformLike Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
-    ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence RNN RoiAlign Round ScaledTanh Scan Scatter
-    ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth
-    Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
+    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast CastLike Ceil
+    Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Div
+    Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gemm
+    GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization GRU
+    HardSigmoid HardSwish Hardmax Identity If ImageScaler InstanceNormalization IsInf IsNaN LayerNormalization
+    LeakyRelu Less LessOrEqual Log LogSoftmax Loop LRN LSTM LpNormalization LpPool MatMul Max MaxPool Mean
+    MeanVarianceNormalization Min Mod Mul Neg NonMaxSuppression NonZero Not OneHot Or Pad ParametricSoftplus Pow
+    PRelu QuantizeLinear RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range Reciprocal ReduceL1
+    ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu
+    Reshape Resize ReverseSequence RNN RoiAlign Round ScaledTanh Scan Scatter ScatterElements ScatterND Selu Shape
+    Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan
+    Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
 '''.split())
 SUFFIXES = dict(onnx='.onnx', openvino='.xml', coreml='.mlpackage', tensorrt='.engine', **{'torch-export': '.pt2'})
 
@@ -141,7 +142,8 @@ def write_torch(module: nn.Module, example: Tensor, path: Path, outputs: Sequenc
     if getattr(module, 'task', None) == 'detection':
         raise UserError('torch.export cannot hold the sizes of a detector that its input decides: export '
                         '--what backbone, or --to onnx')
-    torch_axes = {axis: torch.export.Dim(name, min=1 if axis == 0 else LEAST_SIZE) for axis, name in dynamic_axes(dynamic).items()}
+    torch_axes = {axis: torch.export.Dim(name, min=1 if axis == 0 else LEAST_SIZE)
+                  for axis, name in dynamic_axes(dynamic).items()}
     if 'batch' in dynamic:
         example = example.expand(2, *example.shape[1:]).contiguous()  # a size of 1 would be taken for a constant
     with torch.no_grad(), quiet(), _sizes_can_vary():
@@ -157,8 +159,8 @@ def check_tensorrt(shapes: Sequence[str] = ()) -> None:
     """
     if not shutil.which('trtexec'):
         command = shlex.join(tensorrt_command(Path('MODEL.onnx'), Path('MODEL.engine'), shapes))
-        raise UserError('trtexec, which comes with TensorRT, is not on this machine\'s PATH: export --to onnx, and where '
-                        f'TensorRT is, build and time the engine with\n  {command}')
+        raise UserError('trtexec, which comes with TensorRT, is not on this machine\'s PATH: export --to onnx, and '
+                        f'where TensorRT is, build and time the engine with\n  {command}')
 
 
 def build_tensorrt(onnx_path: Path, path: Path, shapes: Sequence[str] = ()) -> None:
@@ -178,7 +180,7 @@ def build_tensorrt(onnx_path: Path, path: Path, shapes: Sequence[str] = ()) -> N
 
 
 def tensorrt_command(onnx_path: Path, path: Path, shapes: Sequence[str] = ()) -> List[str]:
-    """The command that builds and times an engine; ``shapes`` are the least, usual and largest input, as 1x3x800x1344."""
+    """The command that builds and times an engine; ``shapes``: the least, usual and largest input, as 1x3x800x1344."""
     ranges = [f'--{kind}Shapes={INPUT}:{shape}' for kind, shape in zip(('min', 'opt', 'max'), shapes)]
     return ['trtexec', f'--onnx={onnx_path}', f'--saveEngine={path}', '--fp16', *ranges]
 

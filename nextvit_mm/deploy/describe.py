@@ -37,21 +37,22 @@ def describe(cfg: Config, model: nn.Module, graph: Graph, dataset_meta: Dict[str
         raise UserError(f'the data_preprocessor of {cfg.filename} has no mean and std')
     mean, std = ([float(str(value)) for value in getattr(pre, name).flatten().numpy()] for name in ('mean', 'std'))
     # MM packages read pictures as BGR, and the preprocessor may turn them.
-    color = 'RGB' if getattr(pre, '_channel_conversion', getattr(pre, 'to_rgb', False)) or getattr(
-        pre, 'channel_conversion', False) else 'BGR'
+    turns = any(getattr(pre, name, False) for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
     rule, shape = resize_rule(cfg, graph.task, size, dynamic)
     about = dict(
         format=FORMAT, task=graph.task,
-        input=dict(name=INPUT, layout='NCHW', dtype='float32', color=color, size=shape, dynamic=list(dynamic),
-                   mean=mean, std=std, normalized_inside=normalize_inside),
+        input=dict(name=INPUT, layout='NCHW', dtype='float32', color='RGB' if turns else 'BGR', size=shape,
+                   dynamic=list(dynamic), mean=mean, std=std, normalized_inside=normalize_inside),
         outputs=list(graph.outputs), resize=rule, versions=_versions())
     if graph.task != 'backbone':
         info = _meta_of_dataset(cfg) if not dataset_meta else dataset_meta
         about['classes'] = list(info['classes']) if info.get('classes') else None
         palette = info.get('palette')
         about['palette'] = [list(map(int, color)) for color in palette] if isinstance(palette, (list, tuple)) else None
-    if 'masks' in graph.outputs:
-        about['mask_threshold'] = model.roi_head.test_cfg.mask_thr_binary
+    if graph.task == 'detection':
+        config = model.roi_head.test_cfg
+        about['test_cfg'] = {name: config[name] for name in ('score_thr', 'max_per_img', 'mask_thr_binary')
+                             if name in config}
     return about
 
 
@@ -65,8 +66,8 @@ def resize_rule(cfg: Config, task: str, size: Optional[Sequence[int]], dynamic: 
     steps = {step['type'].split('.')[-1]: step for step in _pipeline(cfg)}
     size = _pair(size)
     if task == 'classification' or 'ResizeEdge' in steps:
-        crop = size or _pair(steps.get('CenterCrop', {}).get('crop_size', 224))
-        edge, usual = steps.get('ResizeEdge', {}).get('scale', 256), _pair(steps.get('CenterCrop', {}).get('crop_size', 224))
+        usual = _pair(steps.get('CenterCrop', {}).get('crop_size', 224))
+        crop, edge = size or usual, steps.get('ResizeEdge', {}).get('scale', 256)
         return dict(short_edge=max(round(edge * min(crop) / min(usual)), *crop), center_crop=crop,
                     interpolation='bicubic'), None if 'size' in dynamic else crop
     resize = steps.get('Resize', {})
@@ -104,8 +105,8 @@ def find_pictures(cfg: Config, images: Optional[str], count: int, about: Dict[st
     if paths:
         return [read_picture(path) for path in paths[:count]]
     if split == 'train':
-        raise UserError('int8 needs pictures to calibrate with: give --calibration-images DIR, or the config\'s training '
-                        'data with --data-root')
+        raise UserError('int8 needs pictures to calibrate with: give --calibration-images DIR, or the config\'s '
+                        'training data with --data-root')
     height, width = about['input']['size'] or (256, 320)
     return [np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)]
 

@@ -1,6 +1,10 @@
 """An exported model in the place of an MM model, for the config's own data and metrics."""
+import json
+import subprocess
 import sys
-from typing import Any, List
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List, Optional
 
 import torch
 from mmengine.hooks import Hook
@@ -68,3 +72,37 @@ def fill(sample, task: str, result: dict) -> None:
         named = dict(bboxes='boxes', scores='scores', labels='labels', masks='masks')
         sample.pred_instances = InstanceData(**{ours: torch.from_numpy(result[theirs])
                                                 for ours, theirs in named.items() if theirs in result})
+
+
+def evaluate_apart(config: str, file: Path, data_root: Optional[str] = None, cfg_options: Optional[dict] = None
+                   ) -> Dict[str, float]:
+    """Metrics of an exported model on the config's test data, measured by a process of its own.
+
+    So that it finds what a user's own process will, and leaves nothing behind in the exporter's.
+
+    Args:
+        config, data_root, cfg_options: As in :func:`nextvit_mm.engine.test`.
+        file: The exported model.
+
+    Raises:
+        UserError: The evaluation fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        task = Path(folder, 'task.json')
+        task.write_text(json.dumps(dict(config=str(config), checkpoint=str(file), data_root=data_root, work_dir=folder,
+                                        cfg_options=dict(cfg_options or {}, log_level='WARNING',
+                                                         custom_hooks=[dict(type='CountHook')]))))
+        result = Path(folder, 'result.json')
+        done = subprocess.run([sys.executable, '-c', f'from {__name__} import main; main()', str(task), str(result)],
+                              stdout=subprocess.PIPE, stderr=None if sys.stderr.isatty() else subprocess.STDOUT, text=True,
+                              errors='replace')
+        if not result.is_file():
+            raise UserError(f'the evaluation failed:\n{done.stdout[-2000:].strip()}')
+        return json.loads(result.read_text())
+
+
+def main() -> None:
+    from ..engine.launch import test
+    task, result = map(Path, sys.argv[1:])
+    metrics = test(**json.loads(task.read_text()))
+    result.write_text(json.dumps({key: float(value) for key, value in metrics.items()}))

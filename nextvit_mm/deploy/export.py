@@ -1,6 +1,5 @@
 """From a config and a checkpoint to a verified file that runs without any MM package."""
 import contextlib
-import io
 import itertools
 import logging
 import os
@@ -19,13 +18,13 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..engine import config as cfgs
-from ..engine.launch import test
 from ..engine.preflight import check_checkpoint
 from ..errors import UserError
 from ..models import NextViT
 from ..weights.whole import load_exactly
 from . import backends
 from .describe import describe, find_pictures, save_about
+from .evaluate import evaluate_apart
 from .fold import fold
 from .graphs import Graph, make_graph
 from .quantize import quantize
@@ -118,7 +117,7 @@ def export(config: str,
             if int8:
                 inputs = [place(picture, about).tensor for picture in find_pictures(
                     cfg, calibration_images, calibration_count, about, split='train')]
-                steps.run(f'quantising with {len(inputs)} pictures', lambda: quantize(float32, written, inputs, graph.task))
+                steps.run(f'quantising with {len(inputs)} pictures', lambda: quantize(float32, written, inputs))
                 save_about(about, written)
             if written.suffix == '.onnx':
                 about['tensorrt'] = dict(list=backends.TENSORRT_LIST, unlisted=backends.unlisted_operators(written))
@@ -178,7 +177,7 @@ def verify(model: nn.Module, graph: Graph, about: Dict[str, Any], path: Path, pi
         image = torch.from_numpy(place(picture, about).tensor)
         ours = dict(zip(graph.outputs, session(image.numpy())))
         theirs = reference(model, graph.task, (image - mean) / std if graph.mean is not None else image)
-        figures.append(compare(graph.task, ours, theirs, tuple(image.shape[2:]), about.get('mask_threshold', 0.5)))
+        figures.append(compare(graph.task, ours, theirs, tuple(image.shape[2:]), about.get('test_cfg', {})))
     return worst(graph.task, figures)
 
 
@@ -270,13 +269,7 @@ def _check(figures: Dict[str, Any], task: str, to: str, int8: bool) -> None:
 def _evaluate(config: str, files: Dict[str, Path], data_root: Optional[str], cfg_options: Optional[dict]
               ) -> Dict[str, Any]:
     """Metrics of each file and, of two, the difference."""
-    options = dict(cfg_options or {}, log_level='WARNING', custom_hooks=[dict(type='CountHook')])
-    results = {}
-    with tempfile.TemporaryDirectory() as work_dir:
-        for name, file in files.items():
-            with contextlib.redirect_stdout(io.StringIO()):  # of pycocotools; progress goes to stderr
-                metrics = test(config, str(file), work_dir=work_dir, data_root=data_root, cfg_options=options)
-            results[name] = {key: float(value) for key, value in metrics.items()}
+    results = {name: evaluate_apart(config, file, data_root, cfg_options) for name, file in files.items()}
     if len(results) == 2:
         first, second = results.values()
         results['difference'] = {key: second[key] - value for key, value in first.items()}
@@ -291,7 +284,8 @@ def _print_result(target: Path, about: Dict[str, Any]) -> None:
     else:
         pictures = dict(given='given pictures', config='pictures of the config\'s test data',
                         noise='noise, for want of pictures (--images)')[about['pictures']['test']]
-        print(f'against PyTorch, on {pictures}: ' + ', '.join(f'{name} {value:.6g}' for name, value in compared.items()))
+        figures = ', '.join(f'{name} {value:.6g}' for name, value in compared.items())
+        print(f'against PyTorch, on {pictures}: {figures}')
     if 'tensorrt' in about:
         unlisted = ', '.join(about['tensorrt']['unlisted'])
         print(f'operators that {about["tensorrt"]["list"]} does not list: {unlisted or "none"}')

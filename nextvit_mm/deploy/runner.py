@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 FORMAT = 1  # of the .json beside a model
 TOP = 5  # classes of a classifier's result
@@ -77,13 +77,14 @@ class Runner:
         boxes = boxes.clip(0, np.array(2 * [width, height], np.float32))  # of a padded picture, into the picture
         result = dict(boxes=boxes, scores=outputs['scores'], labels=outputs['labels'])
         if 'masks' in outputs:
-            threshold = self.about['mask_threshold']
+            threshold = self.about['test_cfg']['mask_thr_binary']
             result['masks'] = np.array([paste_mask(mask, box, placed.original) >= threshold
                                         for mask, box in zip(outputs['masks'], boxes)],
                                        bool).reshape(-1, height, width)
         return result
 
-    def draw(self, picture: Union[str, Path, np.ndarray], result: Dict[str, Any], score_thr: float = 0.3) -> Image.Image:
+    def draw(self, picture: Union[str, Path, np.ndarray], result: Dict[str, Any],
+             score_thr: float = 0.3) -> Image.Image:
         """The picture with its results; of detections those of at least ``score_thr``."""
         picture = read_picture(picture)
         if self.about['task'] == 'detection':
@@ -116,14 +117,15 @@ class Runner:
                 pixels[mask] = 0.5 * pixels[mask] + 0.5 * np.array(self.color(result['labels'][i]))
         drawn = Image.fromarray(pixels.astype(np.uint8)).resize([scale * n for n in picture.shape[1::-1]],
                                                                 Image.Resampling.NEAREST)
-        pen = ImageDraw.Draw(drawn)
+        pen, font = ImageDraw.Draw(drawn), _font()
         for i in kept:
             label, box = int(result['labels'][i]), (scale * result['boxes'][i]).tolist()
             pen.rectangle(box, outline=self.color(label), width=2)
             text = f'{self.name(label)} {result["scores"][i]:.2f}'
-            left, top, right, bottom = pen.textbbox(box[:2], text)
+            left, top, right, bottom = pen.textbbox(box[:2], text, font=font)
             pen.rectangle((left, top, right + 2, bottom + 2), fill=self.color(label))
-            pen.text(box[:2], text, fill='black')
+            dark = np.dot(self.color(label), (0.299, 0.587, 0.114)) < 128
+            pen.text(box[:2], text, fill='white' if dark else 'black', font=font)
         return drawn
 
     def _draw_class_map(self, picture: np.ndarray, class_map: np.ndarray) -> Image.Image:
@@ -146,7 +148,8 @@ def read_about(path: Path) -> Dict[str, Any]:
     about = about_file(path)
     for file in (path, about):
         if not file.exists():
-            raise FileNotFoundError(f'{file} is missing: tools/export.py writes a model and its .json, keep them together')
+            raise FileNotFoundError(f'{file} is missing: tools/export.py writes a model and its .json; keep them '
+                                    'together')
     try:
         found = json.loads(about.read_text(encoding='utf-8'))
     except ValueError as error:
@@ -188,11 +191,13 @@ def open_session(path: Union[str, Path], threads: Optional[int] = None,
         settings = {'INFERENCE_PRECISION_HINT': precision or 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
         if threads:
             settings['INFERENCE_NUM_THREADS'] = threads
-        request = openvino.Core().compile_model(str(path), 'CPU', settings).create_infer_request()
+        model = openvino.Core().compile_model(str(path), 'CPU', settings)
+        request = model.create_infer_request()
 
         def run(array: np.ndarray) -> List[np.ndarray]:
             # A result's memory is the request's, and the next call's result would come over it.
-            return [np.array(output) for output in request.infer({0: array}, share_inputs=True).to_tuple()]
+            results = request.infer({0: array})
+            return [np.array(results[output]) for output in model.outputs]
 
         return run
     raise ValueError(f'{path} is neither an .onnx nor an .xml file')
@@ -239,8 +244,8 @@ def resized_size(original: Tuple[int, int], rule: Dict[str, Any]) -> Tuple[int, 
     """Height and width to which a picture is resized.
 
     ``rule`` has one of ``long_short`` (the largest size whose long and short sides are at most these, ratio kept, as
-    MM's ``Resize`` with two numbers), ``factor``, ``short_edge``, ``canvas`` (the largest that fits into this height and
-    width, ratio kept) and ``exact`` (height and width, ratio not kept).
+    MM's ``Resize`` with two numbers), ``factor``, ``short_edge``, ``canvas`` (the largest that fits into this height
+    and width, ratio kept) and ``exact`` (height and width, ratio not kept).
     """
     height, width = original
     if 'exact' in rule:
@@ -260,18 +265,19 @@ def resized_size(original: Tuple[int, int], rule: Dict[str, Any]) -> Tuple[int, 
 
 
 def resize(picture: np.ndarray, size: Tuple[int, int], interpolation: str) -> np.ndarray:
-    """(H, W, 3) of uint8 to ``size``: ``'bilinear'`` as OpenCV does, between four pixels; ``'bicubic'`` as Pillow does."""
+    """(H, W, 3) of uint8 to ``size``: ``'bilinear'`` as OpenCV does it, ``'bicubic'`` as Pillow."""
     if picture.shape[:2] == tuple(size):
         return picture
     if interpolation == 'bicubic':
         return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BICUBIC))
-    rows, row_share = _between(size[0], picture.shape[0])
-    columns, column_share = _between(size[1], picture.shape[1])
-    pixels = picture.astype(np.float32)
-    pixels = _mix(pixels[:, columns], pixels[:, np.minimum(columns + 1, picture.shape[1] - 1)],
-                  column_share[None, :, None])
-    pixels = _mix(pixels[rows], pixels[np.minimum(rows + 1, picture.shape[0] - 1)], row_share[:, None, None])
-    return np.floor(pixels + 0.5).astype(np.uint8)
+    # In OpenCV's fixed-point arithmetic, weights of 11 bits, so that the colors are those that the model was tested on.
+    (top, bottom, above, below), (left, right, before, after) = (
+        _neighbors(new, old) for new, old in zip(size, picture.shape))
+    pixels = picture.astype(np.int32)
+    across = (pixels[:, left] * before[:, None] + pixels[:, right] * after[:, None]) >> 4
+    above, below = above[:, None, None], below[:, None, None]
+    mixed = (((above * across[top]) >> 16) + ((below * across[bottom]) >> 16) + 2) >> 2
+    return mixed.clip(0, 255).astype(np.uint8)
 
 
 def nearest(class_map: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
@@ -303,15 +309,24 @@ def paste_mask(mask: np.ndarray, box: np.ndarray, size: Tuple[int, int]) -> np.n
     return canvas
 
 
-def _between(new: int, old: int) -> Tuple[np.ndarray, np.ndarray]:
-    """For every new pixel the old one before it, and how far it lies from that one towards the next."""
-    position = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
-    before = np.floor(position).astype(int)
-    return before, (position - before).astype(np.float32)
+def _neighbors(new: int, old: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """For every new pixel the two old ones around its center, and the weight of each in 2048ths."""
+    position = ((np.arange(new) + 0.5) * (old / new) - 0.5).clip(0, old - 1).astype(np.float32)
+    first = np.floor(position).astype(int)
+    share = position - first
+    return (first, np.minimum(first + 1, old - 1), np.rint((1 - share) * 2048).astype(np.int32),
+            np.rint(share * 2048).astype(np.int32))
 
 
 def _mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
     return first + (second - first) * share
+
+
+def _font() -> Any:
+    try:
+        return ImageFont.load_default(14)
+    except TypeError:  # Pillow before 10.1 has one size
+        return ImageFont.load_default()
 
 
 def _tile(channels: np.ndarray, side: int) -> np.ndarray:

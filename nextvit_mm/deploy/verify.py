@@ -3,7 +3,8 @@
 Each ``compare_…`` returns the figures that the export prints and writes into the ``.json``, and each has its limits in
 :data:`LIMITS`.
 """
-from typing import Dict, List, Sequence, Tuple
+from types import MappingProxyType
+from typing import Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from .runner import paste_mask
 
 # Least (>=) or largest (<=) value of a figure.
 LIMITS: Dict[str, Dict[str, Tuple[str, float]]] = {
-    'detection': {'unmatched detections': ('<=', 0), 'least box IoU': ('>=', 0.99), 'largest score difference': ('<=', 1e-3),
-                  'least mask IoU': ('>=', 0.99)},
+    'detection': {'unmatched detections': ('<=', 0), 'least box IoU': ('>=', 0.99),
+                  'largest score difference': ('<=', 1e-3), 'least mask IoU': ('>=', 0.99)},
     'segmentation': {'equal pixels': ('>=', 0.999)},
     'classification': {'largest score difference': ('<=', 1e-4), 'equal best classes': ('>=', 1.0)},
     'backbone': {'largest relative error': ('<=', 1e-4)},
@@ -49,7 +50,7 @@ def reference(model: nn.Module, task: str, image: Tensor) -> Dict[str, np.ndarra
 
 
 def compare(task: str, ours: Dict[str, np.ndarray], theirs: Dict[str, np.ndarray], size: Tuple[int, int],
-            mask_threshold: float = 0.5) -> Dict[str, float]:
+            test_cfg: Mapping[str, float] = MappingProxyType({})) -> Dict[str, float]:
     """Figures of one image.
 
     Args:
@@ -57,6 +58,7 @@ def compare(task: str, ours: Dict[str, np.ndarray], theirs: Dict[str, np.ndarray
         ours: The exported model's outputs by name; ``masks`` of their boxes, (K, m, m) in [0, 1].
         theirs: Those of :func:`reference`.
         size: Height and width of the image.
+        test_cfg: Of a detector, ``score_thr``, ``max_per_img`` and ``mask_thr_binary``.
     """
     if task == 'backbone':
         return {'largest relative error': max(_relative_error(a, b) for a, b in zip(ours.values(), theirs.values()))}
@@ -65,29 +67,31 @@ def compare(task: str, ours: Dict[str, np.ndarray], theirs: Dict[str, np.ndarray
                 'equal best classes': float((ours['scores'].argmax(1) == theirs['scores'].argmax(1)).mean())}
     if task == 'segmentation':
         return {'equal pixels': float((ours['class_map'] == theirs['class_map']).mean())}
-    return compare_detections(ours, theirs, size, mask_threshold)
+    return compare_detections(ours, theirs, size, **test_cfg)
 
 
 def compare_detections(ours: Dict[str, np.ndarray], theirs: Dict[str, np.ndarray], size: Tuple[int, int],
-                       mask_threshold: float = 0.5) -> Dict[str, float]:
+                       score_thr: float = 0.0, max_per_img: int = 100, mask_thr_binary: float = 0.5
+                       ) -> Dict[str, float]:
     """Detections matched one to one within a class, the best overlap first.
 
-    A detection without a partner does not count where its score is within the allowed difference of the lowest one of
-    its list: which side of the score threshold, or of ``max_per_img``, it falls on is then a matter of rounding.
+    A detection without a partner does not count where its score is within the allowed difference of ``score_thr``, or
+    of the last one of a list of ``max_per_img``: on which side of such a limit it falls is then a matter of rounding.
     """
     pairs = match(ours['boxes'], ours['labels'], theirs['boxes'], theirs['labels'])
     slack = LIMITS['detection']['largest score difference'][1]
     unmatched = 0
-    for side, result in ((0, ours), (1, theirs)):
-        alone = sorted(set(range(len(result['scores']))) - {pair[side] for pair in pairs})
-        unmatched += sum(result['scores'][i] > result['scores'].min() + slack for i in alone)
+    for side, scores in ((0, ours['scores']), (1, theirs['scores'])):
+        limit = scores.min() if len(scores) >= max_per_img else score_thr
+        alone = set(range(len(scores))) - {pair[side] for pair in pairs}
+        unmatched += sum(scores[i] > limit + slack for i in alone)
     figures = {'detections': len(theirs['scores']), 'unmatched detections': int(unmatched),
                'least box IoU': min((iou for _, _, iou in pairs), default=1.0),
                'largest score difference': max((float(abs(ours['scores'][i] - theirs['scores'][j]))
                                                 for i, j, _ in pairs), default=0.0)}
     if 'masks' in ours:
         figures['least mask IoU'] = min(
-            (mask_iou(paste_mask(ours['masks'][i], ours['boxes'][i], size) >= mask_threshold, theirs['masks'][j])
+            (mask_iou(paste_mask(ours['masks'][i], ours['boxes'][i], size) >= mask_thr_binary, theirs['masks'][j])
              for i, j, _ in pairs), default=1.0)
     return figures
 

@@ -149,6 +149,8 @@ def test(config: str,
     if exported:
         import_module('nextvit_mm.deploy.evaluate')  # registers the model
         cfg.model = dict(type='ExportedModel', path=checkpoint)
+        # It reads the pictures itself; and processes that fork workers beside OpenVINO's threads were seen to crash.
+        cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     if tta and exported:
         raise UserError(f'--tta is for checkpoints, and {checkpoint} is an exported model')
     if tta:

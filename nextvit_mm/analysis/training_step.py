@@ -1,0 +1,285 @@
+"""A training step of backbones side by side: forward, backward and AdamW; time and peak memory."""
+import json
+import math
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .candidates import build, parse_candidate, photographs
+from .latency import Shape, Timer, _limits, parse_shape, quartiles, say, shape_name
+from .machine import describe_machine, limit_kernels
+
+PRECISIONS = ('fp32', 'bf16', 'fp16')  # the last two by autocast
+REFERENCE = 'timm:nextvit_small/fp32'
+CANDIDATES = ('timm:nextvit_small', 'timm:nextvit_small@channels_last', 'nextvit_s@contiguous', 'nextvit_s',
+              'nextvit_s@with_cp')
+# Relative difference of loss and gradient norm, from the same weights in float32, from which on a row is wrong.
+TOLERANCES = dict(fp32=1e-3, bf16=0.1, fp16=0.1)
+LEARNING_RATE = 0.0  # AdamW does all its work, and every step of every candidate is the same
+
+
+@dataclass
+class TrainingRow:
+    """A candidate's training step in a precision.
+
+    Attributes:
+        candidate, precision: Which; together its :attr:`key`.
+        shape: Batch, height, width.
+        flops: Of the convolutions, linear layers and matrix products of forward and backward pass without what
+            ``with_cp`` computes twice, two a multiply-add.
+        error: The larger relative difference of loss and gradient norm from timm's with the same weights in float32.
+        agrees: Whether that is within :data:`TOLERANCES`.
+        memory: Peak, bytes; None where not measured. On GPUs what PyTorch held at most, weights included; on Linux
+            CPUs, of a process of its own, the growth of its resident memory from the model's building on.
+        rounds, median, quartiles, ratio, flops_per_s, share: As in :class:`.latency.Row`.
+    """
+    candidate: str
+    precision: str
+    shape: Shape
+    flops: int
+    error: float
+    agrees: bool
+    memory: Optional[int] = None
+    rounds: List[float] = field(default_factory=list)
+    median: float = 0.0
+    quartiles: Tuple[float, float] = (0.0, 0.0)
+    ratio: Optional[float] = None
+    flops_per_s: float = 0.0
+    share: Optional[float] = None
+
+    @property
+    def key(self) -> str:
+        """CANDIDATE/PRECISION."""
+        return f'{self.candidate}/{self.precision}'
+
+
+@dataclass
+class TrainingResult:
+    """What :func:`measure_training` found; attributes as in :class:`.latency.Result`."""
+    machine: dict
+    settings: dict
+    limits: Dict[str, Dict[str, float]]
+    rows: List[TrainingRow]
+    skipped: List[dict]
+
+    def as_dict(self) -> dict:
+        """For JSON."""
+        return dict(machine=self.machine, settings=self.settings, limits=self.limits,
+                    rows=[dict(key=row.key, **asdict(row)) for row in self.rows], skipped=self.skipped)
+
+
+class TrainingStep:
+    """One training step of a backbone, ready to be called again and again.
+
+    The loss is the sum over the maps of their mean square. BN is in training mode, stochastic depth is 0.
+
+    Args:
+        model: The backbone; it is left in training mode.
+        image: (B, 3, H, W).
+        precision: One of :data:`PRECISIONS`.
+        channels_last: Whether it wants its image so.
+    """
+
+    def __init__(self, model: nn.Module, image: Tensor, precision: str, channels_last: bool) -> None:
+        self.model, self.image, self.precision = model.train(), image, precision
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+        self.scale = 2.0**10 if precision == 'fp16' else 1.0  # or small gradients vanish
+
+    def __call__(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.backward()
+        self.optimizer.step()
+
+    def backward(self) -> Tensor:
+        """Forward and backward pass; returns the loss."""
+        dtype = torch.float16 if self.precision == 'fp16' else torch.bfloat16
+        with torch.autocast(self.image.device.type, dtype=dtype, enabled=self.precision != 'fp32'):
+            maps = self.model(self.image.to(memory_format=self.layout))
+        loss = sum(map_.float().square().mean() for map_ in maps)
+        (loss * self.scale).backward()
+        return loss.detach()
+
+    def check(self) -> Tuple[float, float]:
+        """Loss and norm of the gradient."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.backward()
+        norms = [parameter.grad.double().norm() for parameter in self.model.parameters() if parameter.grad is not None]
+        return loss.item(), torch.stack(norms).norm().item() / self.scale
+
+
+def measure_training(candidates: Sequence[str] = CANDIDATES,
+                     precisions: Sequence[str] = ('fp32', 'bf16'),
+                     only: Optional[Sequence[str]] = None,
+                     shape: str = '4x256',
+                     reference: Optional[str] = None,
+                     rounds: int = 5,
+                     warmup: int = 1,
+                     seed: int = 0,
+                     threads: Optional[int] = None,
+                     device: str = 'cpu',
+                     memory: bool = True) -> TrainingResult:
+    """Measure a training step of every candidate in every precision, interleaved as in :func:`.measure_latency`.
+
+    Args:
+        candidates: Names, see :func:`.candidates.parse_candidate`.
+        precisions: Of :data:`PRECISIONS`.
+        only: CANDIDATE/PRECISION to take instead of every combination.
+        shape: See :func:`.latency.parse_shape`.
+        reference: CANDIDATE/PRECISION that ratios refer to. Default: :data:`REFERENCE` if measured, else the first.
+        rounds, warmup, seed, threads, device: As in :func:`.latency.measure_latency`.
+        memory: Measure peak memory too.
+
+    Raises:
+        UserError: A name, shape or precision is wrong, or nothing can be measured.
+    """
+    wanted = list(dict.fromkeys(map(_parse_key, only or [f'{c}/{p}' for c in candidates for p in precisions])))
+    keys = [f'{c}/{p}' for c, p in wanted]
+    if reference is not None and reference not in keys:
+        raise UserError(f'--reference {reference} is not among what is measured: {", ".join(keys)}')
+    if rounds < 1:
+        raise UserError('--rounds must be at least 1')
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise UserError('--device cuda: torch sees no GPU here')
+    batch, height, width = size = parse_shape(shape)
+    torch.set_num_threads(threads or torch.get_num_threads())
+    used = list(dict.fromkeys(precision for _, precision in wanted))
+    result = TrainingResult(describe_machine(device), dict(
+        rounds=rounds, warmup=warmup, seed=seed, device=device, shapes=[shape], reference=reference), {}, [], [])
+    image = photographs((batch, 3, height, width), seed).to(device)
+    runs = _prepare(wanted, image, seed, device, result)
+    if not result.rows:
+        raise UserError('nothing could be measured:\n' + '\n'.join(f'  {s["key"]}: {s["reason"]}'
+                                                                  for s in result.skipped))
+    runs.update({(p, name): kernel for p, of in limit_kernels(used, device).items() for name, kernel in of.items()})
+    times = Timer(rounds, warmup, 0.2, seed, device).measure(runs, f'{shape_name(size)} training')
+    result.limits = {p: _limits(p, {key: times[key] for key in runs if isinstance(key, tuple)}) for p in used}
+    for row in result.rows:
+        row.rounds = times[row.key]
+    del runs
+    if memory:
+        for row in result.rows:
+            say(f'peak memory of {row.key}')
+            row.memory = peak_memory(row, seed, device, torch.get_num_threads())
+    _finish(result)
+    return result
+
+
+def peak_memory(row: TrainingRow, seed: int, device: str, threads: int) -> Optional[int]:
+    """Peak memory of two steps in a process of their own, bytes; None where it cannot be measured."""
+    arguments = json.dumps(dict(candidate=row.candidate, precision=row.precision, shape=list(row.shape), seed=seed,
+                                device=device, threads=threads))
+    process = subprocess.run([sys.executable, '-m', __name__, arguments], stdout=subprocess.PIPE,
+                             stderr=subprocess.DEVNULL, text=True, cwd=Path(__file__).resolve().parents[2])
+    lines = process.stdout.strip().splitlines()
+    return json.loads(lines[-1]) if process.returncode == 0 and lines else None
+
+
+def _parse_key(key: str) -> Tuple[str, str]:
+    candidate, _, precision = key.partition('/')
+    parse_candidate(candidate)
+    if precision not in PRECISIONS:
+        raise UserError(f'{key!r}: {precision!r} is not one of {", ".join(PRECISIONS)}')
+    return candidate, precision
+
+
+def _prepare(wanted: Sequence[Tuple[str, str]], image: Tensor, seed: int, device: str,
+             result: TrainingResult) -> Dict[object, Callable]:
+    """What to call for each, rows without times, and what is skipped; one model serves all its precisions."""
+    batch, _, height, width = image.shape
+    models: Dict[str, nn.Module] = {}
+    runs: Dict[object, Callable] = {}
+    for name, precision in wanted:
+        key, candidate = f'{name}/{precision}', parse_candidate(name)
+        if precision == 'fp16' and device == 'cpu':
+            result.skipped.append(dict(key=key, shape=shape_name((batch, height, width)),
+                                       reason='fp16 is for GPUs (--device cuda); on CPUs take bf16'))
+            continue
+        say(f'building {key}')
+        try:
+            if name not in models:
+                models[name] = build(candidate, (height, width), seed, device)
+            step = TrainingStep(models[name], image, precision, candidate.channels_last)
+            expected, flops = _expect(candidate.timm_name, image, seed, device)
+            error = max(abs(found - value) / value if math.isfinite(found) else math.inf
+                        for found, value in zip(step.check(), expected))
+        except (UserError, RuntimeError) as why:
+            result.skipped.append(dict(key=key, shape=shape_name((batch, height, width)),
+                                       reason=str(why).splitlines()[0]))
+            continue
+        runs[key] = step
+        result.rows.append(TrainingRow(name, precision, (batch, height, width), flops, error,
+                                       error <= TOLERANCES[precision]))
+    return runs
+
+
+_EXPECTED: Dict[tuple, tuple] = {}
+
+
+def _expect(timm_name: str, image: Tensor, seed: int, device: str) -> Tuple[Tuple[float, float], int]:
+    """Loss and gradient norm of timm's in float32, and the FLOPs of forward and backward pass."""
+    from torch.utils.flop_counter import FlopCounterMode
+    key = (timm_name, tuple(image.shape), seed, device)
+    if key not in _EXPECTED:
+        model = build(parse_candidate(f'timm:{timm_name}'), image.shape[2:], seed, device)
+        with FlopCounterMode(display=False) as counter:
+            expected = TrainingStep(model, image, 'fp32', False).check()
+        _EXPECTED[key] = expected, counter.get_total_flops()
+    return _EXPECTED[key]
+
+
+def _finish(result: TrainingResult) -> None:
+    reference = result.settings['reference']
+    if reference is None:
+        keys = [row.key for row in result.rows]
+        reference = result.settings['reference'] = REFERENCE if REFERENCE in keys else keys[0]
+    for row in result.rows:
+        row.median, row.quartiles = statistics.median(row.rounds), quartiles(row.rounds)
+    base = [row for row in result.rows if row.key == reference]
+    for row in result.rows:
+        row.ratio = base[0].median / row.median if base else None
+        row.flops_per_s = row.flops / row.median
+        limit = result.limits.get(row.precision, {}).get('best')
+        row.share = row.flops_per_s / limit if limit else None
+
+
+def _resident(what: str) -> int:
+    """``VmRSS`` (now) or ``VmHWM`` (the most so far) of this process, bytes. Linux."""
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith(f'{what}:'):
+            return int(line.split()[1]) * 1024
+    raise OSError(f'no {what}')
+
+
+def _measure_memory(candidate: str, precision: str, shape: Sequence[int], seed: int, device: str,
+                    threads: int) -> Optional[int]:
+    """In a process of its own: peak memory of two steps."""
+    torch.set_num_threads(threads)
+    batch, height, width = shape
+    parsed = parse_candidate(candidate)
+    image = photographs((batch, 3, height, width), seed).to(device)
+    step = TrainingStep(build(parsed, (height, width), seed, device), image, precision, parsed.channels_last)
+    if device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        step()
+        return torch.cuda.max_memory_allocated()
+    try:
+        Path('/proc/self/clear_refs').write_text('5')  # what building took no longer counts as the most so far
+        before = _resident('VmRSS')
+        step()
+        step()
+        return _resident('VmHWM') - before
+    except OSError:  # not Linux, or not allowed
+        return None
+
+
+if __name__ == '__main__':
+    print(json.dumps(_measure_memory(**json.loads(sys.argv[1]))))

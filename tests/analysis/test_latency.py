@@ -1,0 +1,259 @@
+"""The benchmark's logic, formats and errors; never its times."""
+import json
+
+import matplotlib.image
+import pytest
+import torch
+
+from nextvit_mm.analysis import latency_report as report
+from nextvit_mm.analysis import runtimes, targets, training_step
+from nextvit_mm.analysis.candidates import (build, count_multiply_adds, parse_candidate, photographs, published_top1)
+from nextvit_mm.analysis.latency import (Result, Row, Timer, finish, measure_latency, parse_key, parse_shape,
+                                         shape_name)
+from nextvit_mm.analysis.machine import describe_machine, kernel_flops
+from nextvit_mm.errors import UserError
+
+REFERENCE = 'timm:nextvit_small/eager/fp32'
+MACHINE = dict(describe_machine())
+
+
+def row(key, rounds, shape=(8, 224, 224), agrees=True, top1=82.4):
+    candidate, runtime, precision = key.split('/')
+    return Row(candidate, runtime, precision, shape, 10**9, top1, 0.0, agrees, list(rounds))
+
+
+def made_up(*rows, reference=None, limits=None, shapes=('8x224', )):
+    settings = dict(rounds=3, seed=0, reference=reference, shapes=list(shapes))
+    result = Result(MACHINE, settings, limits or {}, list(rows), [])
+    finish(result)
+    return result
+
+
+@pytest.fixture(scope='module')
+def measured():
+    """Ours and timm's at 64 × 64, one round."""
+    return measure_latency(['nextvit_s', 'timm:nextvit_small'], ['1x64'], ['eager', 'folded', 'openvino'],
+                           ['fp32', 'bf16'], rounds=1, warmup=0, min_time=0)
+
+
+@pytest.mark.parametrize('text, shape', [('8x224', (8, 224, 224)), ('1x800x1280', (1, 800, 1280))])
+def test_shapes_have_names(text, shape):
+    assert parse_shape(text) == shape and shape_name(shape) == text
+
+
+@pytest.mark.parametrize('text', ['224', '8x', '0x224', '1x2x3x4', 'axb'])
+def test_a_wrong_shape_is_named(text):
+    with pytest.raises(UserError, match='BATCHxSIDE'):
+        parse_shape(text)
+
+
+def test_candidates_by_name():
+    ours, theirs = parse_candidate('nextvit_s'), parse_candidate('timm:nextvit_small')
+    assert ours.channels_last and not theirs.channels_last
+    assert ours.timm_name == theirs.timm_name == 'nextvit_small'
+    assert parse_candidate('timm:resnet101@channels_last').channels_last
+    assert not parse_candidate('nextvit_l@contiguous').channels_last
+    assert parse_candidate('nextvit_b@with_cp').with_cp
+
+
+@pytest.mark.parametrize('name, message', [
+    ('nextvit_x', 'timm:NAME'), ('timm:nextvit_smal', 'similar: nextvit_small'), ('nextvit_s@fast', '@fast'),
+    ('timm:resnet101@with_cp', '@with_cp'), ('nextvit_s@contiguous@channels_last', 'exclude')])
+def test_a_wrong_candidate_is_named(name, message):
+    with pytest.raises(UserError, match=message):
+        parse_candidate(name)
+
+
+@pytest.mark.parametrize('key', ['nextvit_s/eager', 'nextvit_s/fast/fp32', 'nextvit_s/eager/fp8'])
+def test_a_wrong_row_is_named(key):
+    with pytest.raises(UserError, match=key):
+        parse_key(key)
+
+
+def test_accuracy_is_that_of_table_4():
+    assert published_top1(parse_candidate('nextvit_s')) == 82.4
+    assert published_top1(parse_candidate('timm:nextvit_small'), (384, 384)) == 83.6
+    assert published_top1(parse_candidate('timm:resnet101'), (800, 1280)) == 80.8
+    assert published_top1(parse_candidate('timm:efficientformer_l3')) is None
+
+
+def test_images_are_seeded():
+    assert torch.equal(photographs((1, 3, 40, 64), 1), photographs((1, 3, 40, 64), 1))
+    assert not torch.equal(photographs((1, 3, 40, 64), 1), photographs((1, 3, 40, 64), 2))
+
+
+def test_multiply_adds_count_attention():
+    model = torch.nn.MultiheadAttention(8, 2, batch_first=True).eval()
+
+    class SelfAttention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x):
+            q = x.flatten(2).transpose(1, 2)
+            return torch.nn.functional.scaled_dot_product_attention(q[:, None], q[:, None], q[:, None])
+
+    # 16 tokens of 8 channels: queries with keys, weights with values.
+    assert count_multiply_adds(SelfAttention(), (1, 8, 4, 4)) == 2 * 16 * 16 * 8
+    assert kernel_flops('gemm') == 2 * 2048**3
+
+
+def test_a_network_built_for_one_size_is_built_for_another():
+    model = build(parse_candidate('timm:deit_tiny_patch16_224'), (64, 96))
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 64, 96))[-1].shape[2:] == (4, 6)
+
+
+def test_rows_compute_what_timm_computes(measured):
+    keys = {measured_row.key for measured_row in measured.rows}
+    assert {'nextvit_s/eager/fp32', 'nextvit_s/folded/bf16', 'nextvit_s/openvino/fp32', REFERENCE} <= keys
+    assert all(measured_row.agrees for measured_row in measured.rows)
+    assert all(measured_row.error < 1e-4 for measured_row in measured.rows if measured_row.precision == 'fp32')
+    assert len({measured_row.multiply_adds for measured_row in measured.rows}) == 1
+
+
+def test_what_cannot_run_is_listed(measured):
+    reasons = {skip['key']: skip['reason'] for skip in measured.skipped}
+    assert set(reasons) == {'timm:nextvit_small/folded/fp32', 'timm:nextvit_small/folded/bf16'}
+    lines = report.skipped_lines(measured)
+    assert len(lines) == 1 and lines[0].endswith('only this project\'s backbone can be folded')
+
+
+def test_limits_are_of_the_same_run(measured):
+    for precision in ('fp32', 'bf16'):
+        limits = measured.limits[precision]
+        assert limits['best'] == max(limits['gemm'], limits['conv'])
+    for measured_row in measured.rows:
+        achieved = 2 * measured_row.multiply_adds / measured_row.median
+        assert measured_row.share == pytest.approx(achieved / measured.limits[measured_row.precision]['best'])
+
+
+def test_a_wrong_output_is_not_fast(monkeypatch):
+    def broken(*args, **kwargs):
+        return lambda: [torch.zeros(1, 96, 16, 16)]
+    monkeypatch.setattr('nextvit_mm.analysis.latency.prepare', broken)
+    result = measure_latency(['timm:nextvit_small'], ['1x64'], ['eager'], rounds=1, warmup=0, min_time=0)
+    assert not result.rows[0].agrees and result.rows[0].error == float('inf')
+    assert 'WRONG' in report.as_text(report.latency_table(result.rows))
+    with pytest.raises(UserError, match='accuracy'):
+        report.draw_latency(result, 'unused.png')
+
+
+def test_ratios_are_of_medians_at_the_same_shape():
+    result = made_up(row(REFERENCE, [4, 1, 9]), row('nextvit_s/folded/fp32', [2, 2, 50]),
+                     row(REFERENCE, [1], shape=(1, 224, 224)), row('nextvit_s/folded/fp32', [3], shape=(1, 64, 64)),
+                     limits=dict(fp32=dict(gemm=2e9, best=2e9)))
+    assert [other.ratio for other in result.rows] == [1.0, 2.0, 1.0, None]
+    assert result.rows[0].quartiles == (2.5, 6.5)
+    assert result.rows[1].share == pytest.approx(0.5)  # 2e9 FLOPs in 2 s
+    assert result.settings['reference'] == REFERENCE
+
+
+def test_without_the_reference_the_first_row_is_it():
+    result = made_up(row('nextvit_s/folded/fp32', [2.0]), row('nextvit_s/eager/fp32', [4.0]))
+    assert [other.ratio for other in result.rows] == [1.0, 0.5]
+
+
+def test_rounds_are_interleaved():
+    calls = []
+    timer = Timer(rounds=3, warmup=0, min_time=0, seed=0, device='cpu')
+    times = timer.measure({name: lambda name=name: calls.append(name) for name in 'abc'}, 'test')
+    assert {name: len(values) for name, values in times.items()} == dict(a=3, b=3, c=3)
+    rounds = [calls[i:i + 6] for i in range(0, 18, 6)]  # an untimed and a timed call each
+    assert all(sorted(one) == list('aabbcc') and one[::2] == one[1::2] for one in rounds)
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(runtimes=['tensorrt']), 'tensorrt'), (dict(precisions=['int8']), 'int8 is made with NNCF'),
+    (dict(precisions=['fp16']), 'fp16 is for GPUs'), (dict(reference='nextvit_s/eager/bf16'), 'not among'),
+    (dict(rounds=0), '--rounds')])
+def test_what_can_not_be_measured_is_an_error(kwargs, message):
+    if torch.cuda.is_available() and 'runtimes' in kwargs:
+        pytest.skip('TensorRT may be here')
+    with pytest.raises(UserError, match=message):
+        measure_latency(**{**dict(candidates=['nextvit_s'], shapes=['1x64'], runtimes=['eager'], rounds=1), **kwargs})
+
+
+@pytest.mark.parametrize('module, runtimes_, precisions', [
+    ('openvino', ['openvino'], ['fp32']), ('onnxruntime', ['onnxruntime'], ['fp32']),
+    ('nncf', ['openvino'], ['int8'])])
+def test_a_missing_runtime_is_named_before_anything_is_built(monkeypatch, module, runtimes_, precisions):
+    monkeypatch.setitem(__import__('sys').modules, module, None)
+    with pytest.raises(UserError, match=f'needs {module}: pip install {module}'):
+        runtimes.require(runtimes_, precisions, 'cpu')
+
+
+def test_json_and_markdown_hold_the_run(measured, tmp_path):
+    report.write_json(measured.as_dict(), tmp_path / 'out' / 'run.json')
+    report.write_markdown([measured], tmp_path / 'run.md')
+    content = json.loads((tmp_path / 'out' / 'run.json').read_text())
+    assert set(content) == {'machine', 'settings', 'limits', 'rows', 'skipped'}
+    assert content['machine']['versions']['torch'] == torch.__version__.split('+')[0] or \
+        content['machine']['versions']['torch'] == torch.__version__
+    by_key = {one['key']: one for one in content['rows']}
+    ours, base = by_key['nextvit_s/folded/fp32'], by_key[REFERENCE]
+    assert ours['ratio'] == pytest.approx(base['median'] / ours['median'])
+    assert ours['shape'] == [1, 64, 64] and len(ours['rounds']) == 1
+    text = (tmp_path / 'run.md').read_text()
+    assert '| nextvit_s | folded | fp32 |' in text and content['machine']['cpu'] in text
+    assert text.count('\n| ') == len(measured.rows) + 2
+
+
+def test_the_picture_is_drawn(tmp_path):
+    result = made_up(row(REFERENCE, [4.0]), row('nextvit_s/folded/fp32', [2.0]), row('nextvit_s/eager/fp32', [3.0]),
+                     row('timm:resnet101/eager/fp32', [5.0], top1=80.8), row('timm:pvt_v2_b2/eager/fp32', [6.0]),
+                     row('timm:efficientformer_l3/eager/fp32', [6.0], top1=None))
+    report.draw_latency(result, tmp_path / 'figure.png')
+    assert matplotlib.image.imread(tmp_path / 'figure.png').std() > 0.02
+
+
+def test_targets_take_the_fastest_right_row_and_the_same_runtime():
+    rows = [row(REFERENCE, [8.0]), row('timm:nextvit_small/onnxruntime/fp32', [6.0]),
+            row('timm:nextvit_small/openvino/fp32', [5.0]), row('nextvit_s/onnxruntime/fp32', [4.0]),
+            row('nextvit_s/openvino/fp32', [1.0], agrees=False)]
+    latency = made_up(*rows, limits=dict(fp32=dict(best=1e9)))
+    training = training_step.TrainingResult(MACHINE, dict(rounds=1, seed=0, reference=None, shapes=['4x256']), {}, [
+        training_step.TrainingRow(name, 'fp32', (4, 256, 256), 1, 0.0, True, rounds=[value], median=value)
+        for name, value in (('timm:nextvit_small', 3.0), ('nextvit_s', 2.0), ('nextvit_s@contiguous', 4.0))], [])
+    outcomes = {(o.target.title, o.shape): o for o in targets.evaluate(latency, training)}
+    best = outcomes['best exported runtime, fp32', '8x224']
+    assert (best.ratio, best.fast) == (2.0, 'nextvit_s/onnxruntime/fp32')  # the wrong row does not count
+    assert best.ceiling == pytest.approx(4.0)  # 2e9 FLOPs at 1e9 FLOP/s in 2 s, against 8 s
+    same = outcomes['the same against timm exported to the same runtime', '8x224']
+    assert (same.ratio, same.slow) == (1.5, 'timm:nextvit_small/onnxruntime/fp32')
+    assert outcomes['training step, fp32', '4x256'].ratio == 1.5
+    assert outcomes['INT8', '8x224'].ratio is None
+    _, lines = targets.targets_table(list(outcomes.values()))
+    met = {(line[0], line[1]): line[-1] for line in lines}
+    assert met['best exported runtime, fp32', '8x224'] == 'no' and met['training step, fp32', '4x256'] == 'yes'
+    assert met['INT8', '8x224'] == ''
+
+
+def test_every_target_is_measured():
+    latency = {tuple(key.split('/')) for key in targets.latency_keys()}
+    for target in targets.LATENCY_TARGETS:
+        for pick in (target.fast, target.slow):
+            assert any((candidate, runtime, pick.precision) in latency
+                       for candidate in pick.candidates for runtime in pick.runtimes)
+    training = set(targets.training_keys())
+    for target in targets.TRAINING_TARGETS:
+        for pick in (target.fast, target.slow):
+            assert {f'{candidate}/{pick.precision}' for candidate in pick.candidates} <= training
+
+
+def test_training_steps_agree():
+    result = training_step.measure_training(['timm:nextvit_small', 'nextvit_s@with_cp'], ['fp32'], shape='2x64',
+                                            rounds=1, warmup=0, memory=False)
+    assert [one.key for one in result.rows] == ['timm:nextvit_small/fp32', 'nextvit_s@with_cp/fp32']
+    assert all(one.agrees and one.memory is None for one in result.rows)
+    assert result.rows[1].ratio == pytest.approx(result.rows[0].median / result.rows[1].median)
+    assert json.loads(json.dumps(result.as_dict()))['rows'][1]['flops'] > 0
+    assert 'not measured' in report.as_text(report.training_table(result.rows))
+
+
+def test_a_wrong_training_row_is_named():
+    with pytest.raises(UserError, match='fp8'):
+        training_step.measure_training(only=['nextvit_s/fp8'])
+    with pytest.raises(UserError, match='fp16 is for GPUs'):
+        training_step.measure_training(only=['nextvit_s/fp16'], shape='1x64')
