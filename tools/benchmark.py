@@ -1,6 +1,6 @@
 """Measure how fast backbones run and train, ours beside timm's networks."""
 import argparse
-from typing import List, Optional
+from typing import Optional
 
 from nextvit_mm.analysis import latency_report as report
 from nextvit_mm.analysis import targets as goals

@@ -31,8 +31,9 @@ def main() -> None:
     parser.add_argument('--calibration-images', metavar='DIR', help='pictures to calibrate with (default: the '
                         'config\'s training data)')
     parser.add_argument('--calibration-count', type=int, default=64, metavar='N', help='how many at most (default: 64)')
-    parser.add_argument('--evaluate', action=argparse.BooleanOptionalAction, help='measure the exported model, and for '
-                        '--int8 also the float32 one, on the config\'s test data (default: for --int8)')
+    parser.add_argument('--evaluate', action='store_true', default=None, help='measure the checkpoint and the exported '
+                        'model on the config\'s test data (default: for --int8, where the data are there)')
+    parser.add_argument('--no-evaluate', dest='evaluate', action='store_false', help='do not')
     parser.add_argument('--random-weights', action='store_true', help='load no weights: for measuring speed only')
     parser.add_argument('--data-root', metavar='DIR', help='folder of the data, instead of the config\'s')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',

@@ -59,9 +59,15 @@ def why_not(candidate: Candidate, runtime: str, precision: str, device: str) -> 
         return 'ONNX Runtime is measured in fp32: its CPU kernels have no half precision'
     if runtime == 'tensorrt' and precision == 'bf16':
         return 'TensorRT is measured in fp32 and fp16'
+    if runtime == 'onnxruntime' and device != 'cpu' and 'CUDAExecutionProvider' not in _providers():
+        return 'this ONNX Runtime has no CUDA (pip install onnxruntime-gpu)'
     if runtime == 'openvino' and device != 'cpu':
         return 'OpenVINO is measured on CPUs'
     return ''
+
+
+def _providers() -> List[str]:
+    return need('onnxruntime', 'the runtime onnxruntime').get_available_providers()
 
 
 def prepare(candidate: Candidate, module: nn.Module, runtime: str, precision: str, image: Tensor, folder: Path,
@@ -96,7 +102,7 @@ def prepare(candidate: Candidate, module: nn.Module, runtime: str, precision: st
         if precision == 'int8':
             path = quantize(path, image.shape)
         session = open_session(path, threads, None if runtime == 'onnxruntime' else
-                               dict(bf16='bf16').get(precision, 'f32'))
+                               dict(bf16='bf16').get(precision, 'f32'), 'cpu' if image.device.type == 'cpu' else None)
     except UserError:
         raise
     except Exception as error:  # of any exporter or compiler about any network: this combination cannot be measured

@@ -61,30 +61,59 @@ def resize_rule(cfg: Config, task: str, size: Optional[Sequence[int]], dynamic: 
     """How a picture becomes the input, from the config's test pipeline, and the input's fixed size, if it has one.
 
     With a fixed size a picture is resized to fit into it, its ratio kept, and padded to the right and below; a
-    classifier crops its center instead.
+    classifier crops its center instead, and a pipeline that does not keep the ratio does not here.
+
+    Raises:
+        UserError: The runner does not know how to do what the pipeline does.
     """
-    steps = {step['type'].split('.')[-1]: step for step in _pipeline(cfg)}
+    steps = {str(getattr(step['type'], '__name__', step['type'])).split('.')[-1]: step for step in _pipeline(cfg)}
     size = _pair(size)
     if task == 'classification' or 'ResizeEdge' in steps:
-        usual = _pair(steps.get('CenterCrop', {}).get('crop_size', 224))
-        crop, edge = size or usual, steps.get('ResizeEdge', {}).get('scale', 256)
-        return dict(short_edge=max(round(edge * min(crop) / min(usual)), *crop), center_crop=crop,
-                    interpolation='bicubic'), None if 'size' in dynamic else crop
+        return _classifiers_rule(cfg, steps, size, dynamic)
     resize = steps.get('Resize', {})
-    scale, keep_ratio = resize.get('scale'), resize.get('keep_ratio', False)
+    scale, keep_ratio = _pair(resize.get('scale')), resize.get('keep_ratio', False)
+    factor = float(resize.get('scale_factor') or 1.0)
+    how = dict(interpolation=_interpolation(cfg, resize, 'bilinear'))
     if 'size' in dynamic:
-        if size:
-            return dict(long_short=[max(size), min(size)], interpolation='bilinear'), None
-        if scale is not None:
-            scale = _pair(scale)
-            return dict(**(dict(long_short=[max(scale), min(scale)]) if keep_ratio else dict(exact=scale[::-1])),
-                        interpolation='bilinear'), None
-        return dict(factor=float(resize.get('scale_factor', 1.0)), interpolation='bilinear'), None
-    if not size and scale is not None:
-        size = _pair(scale)[::-1]  # MM's scale is width, height
-    if not size:
-        size = _size_of_first_picture(cfg, float(resize.get('scale_factor', 1.0)))
-    return dict(canvas=size, interpolation='bilinear'), size
+        if size or (scale and keep_ratio):
+            long_short = sorted(size or scale, reverse=True)
+            return dict(long_short=long_short, **how), None
+        return dict(**(dict(exact=scale[::-1]) if scale else dict(factor=factor)), **how), None
+    if scale and not keep_ratio:
+        size = size or scale[::-1]  # MM's scale is width, height
+        return dict(exact=size, **how), size
+    if not size and scale and task == 'segmentation':
+        raise UserError(f'the test pipeline of {cfg.filename} gives pictures of many shapes, and padding would change a '
+                        'segmentor\'s result: give --size HEIGHT WIDTH for pictures of one shape, or --dynamic size')
+    size = size or (scale[::-1] if scale else _size_of_first_picture(cfg, factor))
+    return dict(canvas=size, **how), size
+
+
+def _classifiers_rule(cfg: Config, steps: Dict[str, dict], size: Optional[List[int]], dynamic: Sequence[str]
+                      ) -> Tuple[Dict[str, Any], Optional[List[int]]]:
+    """ResizeEdge and CenterCrop, or a Resize to one size; another ``size`` scales both."""
+    if steps and 'ResizeEdge' not in steps:
+        scale = _pair(steps.get('Resize', {}).get('scale'))
+        if not scale or steps['Resize'].get('keep_ratio'):
+            raise UserError(f'the test pipeline of {cfg.filename} has neither ResizeEdge nor a Resize to one size')
+        exact = size or scale[::-1]
+        return (dict(exact=exact, interpolation=_interpolation(cfg, steps['Resize'], 'bilinear')),
+                None if 'size' in dynamic else exact)
+    edge = steps.get('ResizeEdge', dict(scale=256, backend='pillow', interpolation='bicubic'))
+    usual = _pair(steps.get('CenterCrop', {}).get('crop_size', 224))
+    crop = size or usual
+    return (dict(short_edge=max(round(edge['scale'] * min(crop) / min(usual)), *crop), center_crop=crop,
+                 interpolation=_interpolation(cfg, edge, 'bilinear')), None if 'size' in dynamic else crop)
+
+
+def _interpolation(cfg: Config, step: Dict[str, Any], default: str) -> str:
+    """The runner's name for a resizing step's."""
+    known = {('cv2', 'bilinear'): 'bilinear', ('pillow', 'bicubic'): 'bicubic'}
+    found = step.get('backend') or 'cv2', step.get('interpolation') or default
+    if found not in known:
+        raise UserError(f'the runner does not resize as the test pipeline of {cfg.filename} does ({found[1]} of '
+                        f'{found[0]}); it knows ' + ', '.join(f'{name} of {library}' for library, name in known))
+    return known[found]
 
 
 def find_pictures(cfg: Config, images: Optional[str], count: int, about: Dict[str, Any], split: str = 'test'
@@ -103,7 +132,10 @@ def find_pictures(cfg: Config, images: Optional[str], count: int, about: Dict[st
         paths = _paths_of_dataset(cfg, split, count)
     about.setdefault('pictures', {})[split] = 'given' if images else 'config' if paths else 'noise'
     if paths:
-        return [read_picture(path) for path in paths[:count]]
+        try:
+            return [read_picture(path) for path in paths[:count]]
+        except (OSError, ValueError) as error:
+            raise UserError(f'a picture cannot be read: {error}') from None
     if split == 'train':
         raise UserError('int8 needs pictures to calibrate with: give --calibration-images DIR, or the config\'s '
                         'training data with --data-root')
@@ -137,7 +169,11 @@ def _dataset(cfg: Config, split: str):
 
 def _paths_of_dataset(cfg: Config, split: str, count: int) -> List[str]:
     dataset = _dataset(cfg, split)
-    return [] if dataset is None else [dataset.get_data_info(i)['img_path'] for i in range(min(count, len(dataset)))]
+    if dataset is None:
+        return []
+    # All over the data: files that lie together are often of one kind.
+    picked = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    return [dataset.get_data_info(int(i))['img_path'] for i in picked]
 
 
 def _size_of_first_picture(cfg: Config, factor: float) -> List[int]:

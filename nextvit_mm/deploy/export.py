@@ -1,5 +1,6 @@
 """From a config and a checkpoint to a verified file that runs without any MM package."""
 import contextlib
+import copy
 import itertools
 import logging
 import os
@@ -18,7 +19,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..engine import config as cfgs
-from ..engine.preflight import check_checkpoint
+from ..engine.preflight import check_checkpoint, check_data, check_pretrained
 from ..errors import UserError
 from ..models import NextViT
 from ..weights.whole import load_exactly
@@ -71,8 +72,8 @@ def export(config: str,
         int8: Quantise after training (ONNX, OpenVINO). Its differences are reported and not limited.
         calibration_images: A folder of pictures to calibrate with. Default: the config's training data.
         calibration_count: How many of them at most.
-        evaluate: Measure the exported model, and for int8 also the same model in float32, on the config's test
-            data. Default: for int8 where the data are there.
+        evaluate: Measure the checkpoint and the exported model on the config's test data. Default: for int8, where
+            the data are there.
         random_weights: Do not load any weights: for speed only.
         data_root, cfg_options: As in :func:`nextvit_mm.engine.train`.
 
@@ -92,11 +93,18 @@ def export(config: str,
         raise UserError(f'--int8 is for {" and ".join(WITH_INT8)}, not for {to}')
     if to == 'tensorrt':
         backends.check_tensorrt()
-    evaluate = int8 and what == 'model' if evaluate is None else evaluate
+    if min(image_count, calibration_count) < 1:
+        raise UserError('--image-count and --calibration-count must be at least 1')
+    if evaluate:  # looked at now, and not after minutes of work
+        if what == 'backbone' or to not in WITH_INT8 or not checkpoint:
+            raise UserError('--evaluate is for whole models with a checkpoint, --to onnx or openvino')
+        check_data(cfg, ('test', ))
+    elif evaluate is None:
+        evaluate = bool(int8 and what == 'model' and checkpoint and _has_test_data(cfg))
     steps = _Steps(5 + (to == 'tensorrt') + int8 + evaluate)
     with _quiet_log():
         model, dataset_meta = steps.run('building the model', lambda: load(cfg, checkpoint, what, random_weights))
-        graph = steps.run('folding its norms', lambda: make_graph(fold(model), what))
+        graph = steps.run('folding its norms', lambda: make_graph(fold(model if what == 'model' else model.backbone), what))
         if graph.task == 'detection' and 'batch' in dynamic:
             raise UserError('a detector is exported for one image: leave batch out of --dynamic')
         about = describe(cfg, model, graph, dataset_meta, size, dynamic, normalize_inside)
@@ -105,29 +113,28 @@ def export(config: str,
         if normalize_inside:
             graph.normalize_inside(about['input']['mean'], about['input']['std'])
         pictures = find_pictures(cfg, images, image_count, about)
+        calibration = find_pictures(cfg, calibration_images, calibration_count, about, split='train') if int8 else []
         example = torch.from_numpy(place(pictures[0], about).tensor)
         target.parent.mkdir(parents=True, exist_ok=True)
         # Beside the file to come, so that it gets there by a rename, whole or not at all.
         with tempfile.TemporaryDirectory(prefix=f'.{target.stem}-', dir=target.parent) as folder:
             path = Path(folder, target.name)
             written = path.with_suffix('.onnx') if to == 'tensorrt' else path
-            float32 = written.with_name('float32' + written.suffix) if int8 else written
+            float32 = written.with_name('float32-' + written.name) if int8 else written
             steps.run(f'writing {to}', lambda: WRITERS[to](graph, example, float32, graph.outputs, dynamic))
             save_about(about, float32)
             if int8:
-                inputs = [place(picture, about).tensor for picture in find_pictures(
-                    cfg, calibration_images, calibration_count, about, split='train')]
+                inputs = [place(picture, about).tensor for picture in calibration]
                 steps.run(f'quantising with {len(inputs)} pictures', lambda: quantize(float32, written, inputs))
                 save_about(about, written)
             if written.suffix == '.onnx':
                 about['tensorrt'] = dict(list=backends.TENSORRT_LIST, unlisted=backends.unlisted_operators(written))
             about['compared'] = steps.run('comparing with PyTorch',
                                           lambda: verify(model, graph, about, written, pictures, to))
-            _check(about['compared'], graph.task, to, int8)
+            _check(about, to)
             if evaluate:
-                files = {'float32': float32, 'int8': written} if int8 else {'exported': written}
-                about['evaluated'] = steps.run('evaluating on the test data',
-                                               lambda: _evaluate(config, files, data_root, cfg_options))
+                about['evaluated'] = steps.run('evaluating both on the test data', lambda: _evaluate(
+                    config, dict(trained=checkpoint, exported=written), data_root, cfg_options))
             if to == 'tensorrt':
                 steps.run('building the engine',
                           lambda: backends.build_tensorrt(written, path, _shapes(example, dynamic)))
@@ -146,11 +153,19 @@ def load(cfg: Config, checkpoint: Optional[str], what: str, random_weights: bool
         raise UserError('a whole model needs its weights: give a CHECKPOINT after the config (or --random-weights, to '
                         'measure speed only, or --what backbone)')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    cfg = cfg.copy()
-    if 'backbone' in cfg.model and (checkpoint or random_weights):
-        cfg.model.backbone.init_cfg = None
+    cfg = copy.deepcopy(cfg)
+    if cfg.get('data_preprocessor'):  # where MMPretrain's configs have it; MMEngine's Runner does the same
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    backbone = cfg.model.get('backbone', {})
     if checkpoint:
         check_checkpoint(checkpoint)
+    elif not random_weights:
+        if 'Pretrained' not in str(backbone.get('init_cfg')):
+            raise UserError(f'the backbone of {cfg.filename} names no pretrained weights: give a CHECKPOINT after the '
+                            'config (or --random-weights, to measure speed only)')
+        check_pretrained(cfg)
+    if checkpoint or random_weights:
+        backbone['init_cfg'] = None
     model = MODELS.build(cfg.model)
     if not isinstance(getattr(model, 'backbone', None), NextViT):
         raise UserError(f'{cfg.filename} has no Next-ViT as backbone')
@@ -225,6 +240,14 @@ def _target(cfg: Config, to: str, what: str, int8: bool, out: Optional[str], ove
     return target
 
 
+def _has_test_data(cfg: Config) -> bool:
+    try:
+        check_data(cfg, ('test', ))
+    except UserError:
+        return False
+    return True
+
+
 def _files(path: Path) -> List[Path]:
     """What belongs to an exported model, itself first."""
     return [path, *([path.with_suffix('.bin')] if path.suffix == '.xml' else []), about_file(path)]
@@ -257,22 +280,24 @@ def _session(path: Path, to: str):
         names = [output.name for output in program.get_spec().description.output]
         return lambda array: [program.predict({backends.INPUT: array})[name] for name in names]
     backends.need('onnxruntime' if path.suffix == '.onnx' else 'openvino', f'running {path.suffix}')
-    return open_session(path)
+    return open_session(path, device='cpu')
 
 
-def _check(figures: Dict[str, Any], task: str, to: str, int8: bool) -> None:
-    broken = [] if int8 or 'not_compared' in figures else broken_limits(task, figures)
+def _check(about: Dict[str, Any], to: str) -> None:
+    figures, exported = about['compared'], about['exported']
+    if figures.get('detections') == 0 and not exported['random_weights']:
+        raise UserError('the model finds nothing in the pictures that it was compared on, so that nothing was compared: '
+                        'give --images with what it finds')
+    broken = [] if exported['int8'] or 'not_compared' in figures else broken_limits(about['task'], figures)
     if broken:
         raise UserError(f'the {to} file does not compute what the model does, so it was not kept: {"; ".join(broken)}')
 
 
-def _evaluate(config: str, files: Dict[str, Path], data_root: Optional[str], cfg_options: Optional[dict]
+def _evaluate(config: str, files: Dict[str, Any], data_root: Optional[str], cfg_options: Optional[dict]
               ) -> Dict[str, Any]:
-    """Metrics of each file and, of two, the difference."""
+    """Metrics of the checkpoint and of the exported file, and the difference."""
     results = {name: evaluate_apart(config, file, data_root, cfg_options) for name, file in files.items()}
-    if len(results) == 2:
-        first, second = results.values()
-        results['difference'] = {key: second[key] - value for key, value in first.items()}
+    results['difference'] = {key: value - results['trained'][key] for key, value in results['exported'].items()}
     return results
 
 
@@ -289,6 +314,8 @@ def _print_result(target: Path, about: Dict[str, Any]) -> None:
     if 'tensorrt' in about:
         unlisted = ', '.join(about['tensorrt']['unlisted'])
         print(f'operators that {about["tensorrt"]["list"]} does not list: {unlisted or "none"}')
+    if about['exported']['int8'] and 'evaluated' not in about:
+        print('what int8 costs in AP or mIoU was not measured: that needs the config\'s test data (--data-root DIR)')
     for name, metrics in about.get('evaluated', {}).items():
         print(f'{name}: ' + ', '.join(f'{key} {value:.4g}' for key, value in metrics.items()))
     print('written: ' + ', '.join(str(path) for path in _files(target)))

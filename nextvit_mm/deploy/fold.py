@@ -1,9 +1,11 @@
 """From a trained model to its inference form: a copy in which no BN is left that algebra can remove."""
 import copy
+from collections import Counter
 from typing import List, Tuple
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn import ConvModule
 from mmcv.cnn.utils import fuse_conv_bn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -62,14 +64,14 @@ def fold(model: nn.Module) -> nn.Module:
     and PatchEmbed into the convolution before it; that of the MLPs into the 1×1 convolution after it; those around
     E-MHSA's pooling into its queries, keys and values (pooling is linear, and averages of an affine map are the affine
     map of the averages); an output norm whose map only goes on to the next stage into that stage's PatchEmbed; that of
-    a classifier into its linear head, behind the global average. Keys and values become one product, 1/√d and constants
-    are absorbed (:class:`FoldedEMHSA`). Convolutions with BN outside the backbone, in necks and heads, go through
-    mmcv's ``fuse_conv_bn``.
+    a classifier into its linear head, behind the global average. Keys and values become one product, 1/√d and
+    constants are absorbed (:class:`FoldedEMHSA`). mmcv's ``ConvModule`` of convolution and BN, of which necks and heads
+    are made, goes through mmcv's ``fuse_conv_bn``.
 
     What stays, because it cannot be moved: an output norm whose map also leaves the network (``out_norm='all'``, and
-    ``'last'`` of a backbone without classifier). Its input is the sum of a residual branch, and whoever takes the map
-    wants it normed. Norms other than BN stay too: they depend on their input. So does dropout, which does nothing in
-    eval mode.
+    ``'last'`` of a backbone, or of a classifier with another neck or head). Its input is the sum of a residual branch,
+    and whoever takes the map wants it normed. Norms other than BN stay too: they depend on their input. In heads, what
+    is no ``ConvModule``, or shares its convolution among several BN, is left as it is.
 
     Args:
         model: A :class:`nextvit_mm.NextViT`, or a detector, segmentor or classifier with one. It is left as it is.
@@ -90,7 +92,8 @@ def fold(model: nn.Module) -> nn.Module:
         if isinstance(module, NextViT):
             _fold_backbone(module)
     _fold_classifier(model)
-    return fuse_conv_bn(model).requires_grad_(False)
+    _fold_conv_modules(model)
+    return model.requires_grad_(False)
 
 
 def remaining_norms(model: nn.Module) -> List[str]:
@@ -122,6 +125,21 @@ def _fold_classifier(model: nn.Module) -> None:
     if averaged and isinstance(backbone, NextViT) and type(head).__name__ == 'LinearClsHead':
         if backbone.out_indices == (len(backbone.stages) - 1, ):
             _fold_before(backbone, f'norm{len(backbone.stages) - 1}', head, 'fc')
+
+
+def _fold_conv_modules(model: nn.Module) -> None:
+    """Convolution and BN of every ConvModule, by mmcv's function.
+
+    On a whole model that function joins any BN to whichever convolution was registered before it, also where they are
+    no pair, and rescales a shared convolution once for each BN.
+    """
+    uses = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    for module in list(model.modules()):
+        if isinstance(module, ConvModule) and module.order[:2] == ('conv', 'norm') and module.with_norm:
+            norm = module.norm
+            if isinstance(norm, _BatchNorm) and norm.affine and norm.running_var is not None:
+                if type(module.conv) is nn.Conv2d and uses[id(module.conv)] == uses[id(norm)] == 1:
+                    fuse_conv_bn(module)
 
 
 def _fold_after(parent: nn.Module, conv_name: str, norm_name: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 FORMAT = 1  # of the .json beside a model
 TOP = 5  # classes of a classifier's result
@@ -159,14 +159,15 @@ def read_about(path: Path) -> Dict[str, Any]:
     return found
 
 
-def open_session(path: Union[str, Path], threads: Optional[int] = None,
-                 precision: Optional[str] = None) -> Callable[[np.ndarray], List[np.ndarray]]:
+def open_session(path: Union[str, Path], threads: Optional[int] = None, precision: Optional[str] = None,
+                 device: Optional[str] = None) -> Callable[[np.ndarray], List[np.ndarray]]:
     """Load ``.onnx`` in ONNX Runtime or ``.xml`` in OpenVINO.
 
     Args:
         path: The model file.
         threads: CPU threads. Default: the runtime's choice.
         precision: OpenVINO's inference precision, ``'f32'``, ``'bf16'`` or ``'f16'``. Default ``'f32'``.
+        device: ``'cpu'``, or None for ONNX Runtime's CUDA where it has it. OpenVINO runs on the CPU.
 
     Returns:
         A function from one input array to the list of the model's outputs.
@@ -181,7 +182,7 @@ def open_session(path: Union[str, Path], threads: Optional[int] = None,
         options.log_severity_level = 3
         if threads:
             options.intra_op_num_threads = threads
-        wanted = ('CUDAExecutionProvider', 'CPUExecutionProvider')
+        wanted = ('CUDAExecutionProvider', 'CPUExecutionProvider') if device is None else ('CPUExecutionProvider', )
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         name = session.get_inputs()[0].name
@@ -210,7 +211,8 @@ def read_picture(picture: Union[str, Path, np.ndarray]) -> np.ndarray:
             raise ValueError(f'a picture must be (H, W, 3) of uint8, not {picture.shape} of {picture.dtype}')
         return picture
     with Image.open(picture) as image:
-        return np.asarray(image.convert('RGB'))
+        # Cameras note which way up a picture is; what reads pictures for training turns them, too.
+        return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
 
 
 def place(picture: np.ndarray, about: Dict[str, Any]) -> Placed:

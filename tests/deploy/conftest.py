@@ -42,8 +42,9 @@ def tiny_config(kind: str, digits: Path = None) -> Config:
         cfg.model.auxiliary_head.update(in_channels=128, channels=16)
     else:
         cfg.model.head.update(in_channels=128, num_classes=10)
-        cfg.data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-        cfg.model.data_preprocessor = dict(cfg.data_preprocessor, type='ClsDataPreprocessor')
+        # At the top level, as in MMPretrain's own configs.
+        cfg.data_preprocessor = dict(type='ClsDataPreprocessor', mean=[123.675, 116.28, 103.53],
+                                     std=[58.395, 57.12, 57.375], to_rgb=True)
         cfg.test_dataloader = dict(dataset=dict(type='ImageNet', pipeline=[
             dict(type='ResizeEdge', scale=72, edge='short', backend='pillow', interpolation='bicubic'),
             dict(type='CenterCrop', crop_size=64)]))

@@ -131,3 +131,39 @@ def test_folded_models_are_refused_for_training(tmp_path):
                               init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'folded.pth'))))
     with pytest.raises(UserError, match='folded'):
         model.init_weights()
+
+
+def test_convolutions_that_are_no_pair_with_a_norm_are_left_alone():
+    from mmcv.cnn import ConvModule
+
+    class Head(torch.nn.Module):
+        """A convolution shared by two norms, a norm before its convolution, and a BN registered after a stranger."""
+
+        def __init__(self):
+            super().__init__()
+            self.first = ConvModule(128, 8, 1, norm_cfg=dict(type='BN'))
+            self.second = ConvModule(128, 8, 1, norm_cfg=dict(type='BN'))
+            self.second.conv = self.first.conv
+            self.before = ConvModule(8, 8, 1, norm_cfg=dict(type='BN'), order=('norm', 'conv', 'act'))
+            self.stranger = torch.nn.Conv2d(8, 8, 1)
+            self.norm = torch.nn.BatchNorm2d(8)
+            self.pair = ConvModule(8, 8, 3, padding=1, norm_cfg=dict(type='BN'))
+
+        def forward(self, x):
+            return self.pair(self.norm(self.before(self.first(x) + self.second(x))) + self.stranger(self.first(x)))
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.neck = tiny(), Head()
+
+        def forward(self, x):
+            return self.neck(self.backbone(x)[-1])
+
+    torch.manual_seed(0)
+    model = randomise(Model()).double().eval()
+    image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    folded = fold(model)
+    with torch.no_grad():
+        assert relative_error(folded(image), model(image)) < 1e-10
+    assert remaining_norms(folded) == ['neck.first.bn', 'neck.second.bn', 'neck.before.bn', 'neck.norm']

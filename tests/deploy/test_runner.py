@@ -150,3 +150,10 @@ def test_wrong_files_and_pictures_are_named(tmp_path):
         r.open_session(tmp_path / 'model.txt')
     with pytest.raises(ValueError, match=r'\(H, W, 3\) of uint8, not \(4, 4\)'):
         r.read_picture(np.zeros((4, 4)))
+
+
+def test_pictures_are_turned_as_the_camera_noted(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / 'a.jpg', exif=exif)
+    assert r.read_picture(tmp_path / 'a.jpg').shape == (60, 40, 3)
