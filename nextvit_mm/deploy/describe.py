@@ -190,7 +190,9 @@ def _meta_of_dataset(cfg: Config) -> Dict[str, Any]:
     if not dataset:
         return {}
     leaf = next(cfgs.leaf_datasets(dataset))
-    return {**getattr(DATASETS.get(leaf['type']), 'METAINFO', {}), **leaf.get('metainfo', {})}
+    with DATASETS.switch_scope_and_registry(None) as registry:  # of the library whose config it is
+        kind = registry.get(leaf['type']) if isinstance(leaf['type'], str) else leaf['type']
+    return {**getattr(kind, 'METAINFO', {}), **leaf.get('metainfo', {})}
 
 
 def _versions() -> Dict[str, str]:

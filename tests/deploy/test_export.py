@@ -66,6 +66,8 @@ def test_what_is_written_computes_the_same(kind, to, flags, cases, pictures, tmp
     if task == 'detection':
         assert about['compared']['detections'] > 10
     assert about['input']['size'] is None or 'size' not in flags.get('dynamic', ())
+    if task in ('detection', 'segmentation'):
+        assert about['classes'][-10:] == list('0123456789')
     if to == 'onnx':
         model = onnx.load(path)
         assert about['tensorrt']['unlisted'] == [] and {node.domain for node in model.graph.node} <= {''}
@@ -350,3 +352,24 @@ def test_configs_say_how_pictures_are_resized(cases):
     assert resize_rule(cls, 'classification', None, ()) == (
         dict(short_edge=72, center_crop=[64, 64], interpolation='bicubic'), [64, 64])
     assert resize_rule(cls, 'classification', (128, 128), ())[0]['short_edge'] == 144
+
+
+@pytest.mark.parametrize('size', 'sbl')
+def test_published_classifiers_test_and_export(size, tmp_path):
+    """On a folder of ImageNet's layout, and through the authors' evaluation transform in the runner."""
+    config = str(ROOT / 'configs' / 'classification' / f'nextvit_{size}_224_eval.py')
+    photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    for folder in ('val', 'meta'):
+        (tmp_path / 'imagenet' / folder).mkdir(parents=True)
+    (tmp_path / 'imagenet' / 'meta' / 'val.txt').write_text('a.jpg 0\nb.jpg 1\n')
+    for name in 'ab':
+        Image.fromarray(photo).save(tmp_path / 'imagenet' / 'val' / f'{name}.jpg')
+    path = export(config, random_weights=True, data_root=str(tmp_path / 'imagenet'), out=str(tmp_path / 'model.onnx'))
+    about = json.loads(about_file(path).read_text())
+    assert about['resize'] == dict(short_edge=256, center_crop=[224, 224], interpolation='bicubic')
+    assert about['input']['color'] == 'RGB' and len(about['classes']) == 1000 and about['pictures']['test'] == 'config'
+    if size == 's':
+        from nextvit_mm.engine import test
+        found = test(config, str(path), work_dir=str(tmp_path / 'work'), data_root=str(tmp_path / 'imagenet'))
+        # The same picture in two classes: of both, one at most is the first of all.
+        assert found['accuracy/top1'] in (0.0, 50.0)

@@ -1,0 +1,2 @@
+_base_ = 'nextvit_s_224_eval.py'
+model = dict(backbone=dict(arch='large'))
