@@ -5,12 +5,16 @@ missing or impossible as a :class:`nextvit_mm.errors.UserError`. Nothing is veri
 """
 import contextlib
 import importlib
+import importlib.util
 import inspect
 import io
+import json
 import logging
 import shlex
 import shutil
 import subprocess
+import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Sequence
@@ -22,6 +26,7 @@ from ..errors import UserError
 
 OPSET = 17  # the first with LayerNormalization, after RoiAlign's half-pixel mode (16); TensorRT 8.6 and later read it
 INPUT = 'image'
+CONVERTED = 'converted'  # the last word of a conversion that came to its end
 LEAST_SIZE = 33  # of a dynamic height or width in torch.export, which lets no axis become 1 at stride 32
 TENSORRT_LIST = 'TensorRT 9.2'
 # The operators of ONNX that NVIDIA lists as supported by that release's parser, and by all later ones.
@@ -78,23 +83,46 @@ def write_openvino(module: nn.Module, example: Tensor, path: Path, outputs: Sequ
     """OpenVINO IR, ``.xml`` and ``.bin`` beside it.
 
     Straight from PyTorch, which keeps attention as one operation; a detector through ONNX, because OpenVINO's own
-    reading of PyTorch does not know the operators of its test path.
+    reading of PyTorch does not know the operators of its test path. By a process of its own: processes in which
+    OpenVINO had read a PyTorch model were seen to crash later on (OpenVINO 2026.4, torch 2.11).
+
+    Raises:
+        UserError: OpenVINO is missing, or its conversion fails.
     """
-    openvino = need('openvino', 'OpenVINO export')
-    with torch.no_grad(), quiet():
+    if not importlib.util.find_spec('openvino'):
+        raise UserError('OpenVINO export needs openvino: pip install openvino')
+    axes = dynamic_axes(dynamic)
+    shape = [-1 if axis in axes else size for axis, size in enumerate(example.shape)]
+    with tempfile.TemporaryDirectory() as folder:
         if getattr(module, 'task', None) == 'detection':
-            onnx_path = path.with_suffix('.onnx')
-            write_onnx(module, example, onnx_path, outputs, dynamic)
-            model = openvino.convert_model(str(onnx_path))
-            onnx_path.unlink()
+            source = Path(folder, 'model.onnx')
+            write_onnx(module, example, source, outputs, dynamic)
         else:
-            axes = dynamic_axes(dynamic)
-            shape = [-1 if axis in axes else size for axis, size in enumerate(example.shape)]
-            model = openvino.convert_model(module, example_input=example, input=[shape])
+            source = Path(folder, 'model.pt')
+            with torch.no_grad(), quiet():
+                torch.jit.trace(module, example, check_trace=False).save(str(source))
+        task = json.dumps(dict(source=str(source), target=str(path), outputs=list(outputs), shape=shape))
+        done = subprocess.run([sys.executable, '-c', f'from {__name__} import convert_for_openvino as f; f()', task],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
+    if not (path.is_file() and path.with_suffix('.bin').is_file()) or CONVERTED not in done.stdout:
+        raise UserError(f'OpenVINO cannot convert this model:\n{done.stdout[-2000:].strip()}')
+
+
+def convert_for_openvino() -> None:
+    """What the process of :func:`write_openvino` runs; its task is the JSON of the command line."""
+    import openvino
+    task = json.loads(sys.argv[1])
+    if task['source'].endswith('.onnx'):
+        model = openvino.convert_model(task['source'])
+    else:
+        model = openvino.convert_model(torch.jit.load(task['source']), input=[task['shape']],
+                                       example_input=torch.rand([abs(size) if size > 0 else 64
+                                                                 for size in task['shape']]))
     model.inputs[0].get_tensor().set_names({INPUT})
-    for port, name in zip(model.outputs, outputs):
+    for port, name in zip(model.outputs, task['outputs']):
         port.get_tensor().set_names({name})
-    openvino.save_model(model, str(path), compress_to_fp16=False)
+    openvino.save_model(model, task['target'], compress_to_fp16=False)
+    print(CONVERTED, flush=True)
 
 
 def write_coreml(module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str],

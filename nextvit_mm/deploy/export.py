@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -182,17 +183,16 @@ def load(cfg: Config, checkpoint: Optional[str], what: str, random_weights: bool
 def verify(model: nn.Module, graph: Graph, about: Dict[str, Any], path: Path, pictures: Sequence[np.ndarray],
            to: str) -> Dict[str, Any]:
     """Figures of :mod:`.verify` over the pictures, or why there are none."""
-    session = _session(path, to)
-    if session is None:
-        return dict(not_compared='a Core ML model runs on macOS only',
-                    operations=backends.coreml_operations(path))
+    images = [torch.from_numpy(place(picture, about).tensor) for picture in pictures]
+    outputs = _outputs(path, to, [image.numpy() for image in images])
+    if outputs is None:
+        return dict(not_compared='a Core ML model runs on macOS only', operations=backends.coreml_operations(path))
     mean, std = (torch.tensor(about['input'][key]).view(1, 3, 1, 1) for key in ('mean', 'std'))
     figures = []
-    for picture in pictures:
-        image = torch.from_numpy(place(picture, about).tensor)
-        ours = dict(zip(graph.outputs, session(image.numpy())))
+    for image, found in zip(images, outputs):
         theirs = reference(model, graph.task, (image - mean) / std if graph.mean is not None else image)
-        figures.append(compare(graph.task, ours, theirs, tuple(image.shape[2:]), about.get('test_cfg', {})))
+        figures.append(compare(graph.task, dict(zip(graph.outputs, found)), theirs, tuple(image.shape[2:]),
+                               about.get('test_cfg', {})))
     return worst(graph.task, figures)
 
 
@@ -262,25 +262,43 @@ def _move(source: Path, target: Path) -> None:
         os.replace(old, new)
 
 
-def _session(path: Path, to: str):
-    """A function from an image array to the outputs, or None where the format cannot be run here."""
+def _outputs(path: Path, to: str, images: Sequence[np.ndarray]) -> Optional[List[List[np.ndarray]]]:
+    """The file's outputs for each image, or None where the format cannot be run here."""
+    if to == 'coreml' and sys.platform != 'darwin':
+        return None
+    if to == 'openvino':
+        return _openvino_outputs(path, images)
     if to == 'torch-export':
         module = torch.export.load(str(path)).module()
-
-        def run(array):
-            with torch.no_grad():
-                out = module(torch.from_numpy(array))
-            return [o.numpy() for o in (out if isinstance(out, (tuple, list)) else (out, ))]
-
-        return run
+        with torch.no_grad():
+            results = [module(torch.from_numpy(image)) for image in images]
+        return [[o.numpy() for o in (r if isinstance(r, (tuple, list)) else (r, ))] for r in results]
     if to == 'coreml':
-        if sys.platform != 'darwin':
-            return None
         program = backends.need('coremltools', 'Core ML').models.MLModel(str(path))
         names = [output.name for output in program.get_spec().description.output]
-        return lambda array: [program.predict({backends.INPUT: array})[name] for name in names]
-    backends.need('onnxruntime' if path.suffix == '.onnx' else 'openvino', f'running {path.suffix}')
-    return open_session(path, device='cpu')
+        return [[program.predict({backends.INPUT: image})[name] for name in names] for image in images]
+    backends.need('onnxruntime', 'running ONNX')
+    session = open_session(path, device='cpu')
+    return [session(image) for image in images]
+
+
+def _openvino_outputs(path: Path, images: Sequence[np.ndarray]) -> List[List[np.ndarray]]:
+    """Of a process that has the runner and nothing else, for the reason given at :func:`.backends.write_openvino`."""
+    code = ('import sys, runpy, numpy as np; folder, model, runner = sys.argv[1:]; '
+            'run = runpy.run_path(runner)["open_session"](model); '
+            '[np.savez(f"{folder}/{i}", *run(np.load(f"{folder}/{i}.npy"))) for i in range(%d)]' % len(images))
+    with tempfile.TemporaryDirectory() as folder:
+        for i, image in enumerate(images):
+            np.save(Path(folder, f'{i}.npy'), image)
+        done = subprocess.run([sys.executable, '-c', code, folder, str(path), str(Path(__file__).with_name('runner.py'))],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
+        if not Path(folder, f'{len(images) - 1}.npz').is_file():
+            raise UserError(f'OpenVINO cannot run {path.name}:\n{done.stdout[-2000:].strip()}')
+        results = []
+        for i in range(len(images)):
+            with np.load(Path(folder, f'{i}.npz')) as arrays:
+                results.append([arrays[f'arr_{j}'] for j in range(len(arrays.files))])
+        return results
 
 
 def _check(about: Dict[str, Any], to: str) -> None:
