@@ -58,12 +58,15 @@ def tiny_config(kind: str, digits: Path = None) -> Config:
 
 def build(cfg: Config) -> torch.nn.Module:
     init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)  # of the layers that are left as they are built
     model = randomise(MODELS.build(cfg.model)).eval()
     if cfg.default_scope == 'mmdet':
         # Large random weights saturate sigmoid and softmax, and which of equal scores comes first is nobody's to say.
         for layer in (model.rpn_head.rpn_cls, model.rpn_head.rpn_reg, model.roi_head.bbox_head.fc_cls,
                       model.roi_head.bbox_head.fc_reg):
             layer.weight.data *= 0.05
+        # Small ones leave every pixel of a mask at the threshold.
+        model.roi_head.mask_head.conv_logits.weight.data *= 50
     return model
 
 
