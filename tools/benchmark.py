@@ -2,11 +2,11 @@
 import argparse
 from typing import Optional
 
-from nextvit_mm.analysis import latency_report as report
-from nextvit_mm.analysis import targets as goals
-from nextvit_mm.analysis import training_step
-from nextvit_mm.analysis.latency import REFERENCE, hush, measure_latency
-from nextvit_mm.analysis.runtimes import PRECISIONS, RUNTIMES
+from nextvit_mm.benchmark import report, training
+from nextvit_mm.benchmark import targets as goals
+from nextvit_mm.benchmark.latency import REFERENCE, measure_latency
+from nextvit_mm.benchmark.rounds import Result, hush
+from nextvit_mm.benchmark.runtimes import PRECISIONS, RUNTIMES
 from nextvit_mm.engine import run_command
 
 # Networks of about Next-ViT-S's accuracy or work in Tables 4 to 6, and Next-ViT's three sizes.
@@ -28,18 +28,16 @@ def latency(preset: Optional[str], markdown: Optional[str], json: Optional[str],
     if png:
         report.pyplot()  # before minutes of measuring, not after
     result = measure_latency(**chosen)
-    hush()
-    report.print_report(result)
-    if markdown:
-        report.write_markdown([result], markdown)
-    if json:
-        report.write_json(result.as_dict(), json)
+    write_report(result, markdown, json)
     if png:
         report.draw_latency(result, png)
 
 
 def train(markdown: Optional[str], json: Optional[str], **args) -> None:
-    result = training_step.measure_training(**args)
+    write_report(training.measure_training(**args), markdown, json)
+
+
+def write_report(result: Result, markdown: Optional[str], json: Optional[str]) -> None:
     hush()
     report.print_report(result)
     if markdown:
@@ -102,15 +100,15 @@ def add_latency(commands) -> None:
 
 def add_train(commands) -> None:
     parser = commands.add_parser('train', help='forward, backward and AdamW: time and peak memory')
-    parser.add_argument('--candidates', nargs='+', default=training_step.CANDIDATES, metavar='NAME',
+    parser.add_argument('--candidates', nargs='+', default=training.CANDIDATES, metavar='NAME',
                         help='as for latency, ours also with @with_cp (default: %(default)s)')
-    parser.add_argument('--precisions', nargs='+', choices=training_step.PRECISIONS, default=('fp32', 'bf16'),
+    parser.add_argument('--precisions', nargs='+', choices=training.PRECISIONS, default=('fp32', 'bf16'),
                         metavar='NAME', help='fp32, or autocast to bf16 or fp16 (default: fp32 bf16)')
     parser.add_argument('--only', nargs='+', metavar='ROW', help='CANDIDATE/PRECISION to measure, instead of every '
                         'combination')
     parser.add_argument('--shape', default='4x256', help='BATCHxSIDE or BATCHxHEIGHTxWIDTH (default: %(default)s)')
     parser.add_argument('--reference', metavar='ROW', help='what ratios refer to (default: '
-                        f'{training_step.REFERENCE} if measured, else the first row)')
+                        f'{training.REFERENCE} if measured, else the first row)')
     parser.add_argument('--no-memory', dest='memory', action='store_false', help='leave out peak memory, which takes a '
                         'process for each row')
     add_run_arguments(parser, rounds=5)

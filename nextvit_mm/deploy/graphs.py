@@ -3,6 +3,7 @@
 The networks run the MM model's own modules; what comes after them in MMDetection is written here with operations that
 every exporter knows. Inputs are (B, 3, H, W), normalised, or colors from 0 to 255 where the network normalises itself.
 """
+from abc import ABC, abstractmethod
 from typing import List, Optional, Sequence, Tuple
 
 import torch
@@ -14,7 +15,7 @@ from ..errors import UserError
 TASKS = ('backbone', 'classification', 'segmentation', 'detection')
 
 
-class Graph(nn.Module):
+class Graph(nn.Module, ABC):
     """What is exported.
 
     Attributes:
@@ -37,8 +38,9 @@ class Graph(nn.Module):
     def forward(self, image: Tensor):
         return self.run(image if self.mean is None else (image - self.mean) / self.std)
 
+    @abstractmethod
     def run(self, image: Tensor):
-        raise NotImplementedError
+        """The network itself, on a normalised image: as many tensors as :attr:`outputs`, or that one."""
 
 
 class BackboneGraph(Graph):

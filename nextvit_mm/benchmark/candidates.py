@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
 from ..models import NextViT
+from ..reproduction.published import load_table
 from ..weights.keys import arch_depths, to_ours
 
 ARCHS = dict(nextvit_s='small', nextvit_b='base', nextvit_l='large')
@@ -130,7 +131,6 @@ def published_top1(candidate: Candidate, size: Sequence[int] = (224, 224)) -> Op
 
     Where Table 4 has several image sizes, that of ``size`` if there, else the smallest.
     """
-    from ..reproduction.published import load_table  # which imports this package for its drawings
     rows = {row['method']: row['top1'] for row in load_table(4) if row['backbone'] == TABLE_4.get(candidate.timm_name)}
     if not rows:
         return None
@@ -189,7 +189,7 @@ def _build_timm(name: str, size: Sequence[int], seed: int) -> nn.Module:
     try:
         try:
             model = timm.create_model(name, features_only=True, **keywords)
-        except (RuntimeError, AttributeError, NotImplementedError):
+        except (RuntimeError, AttributeError):
             torch.manual_seed(seed)
             model = _ForwardFeatures(timm.create_model(name, num_classes=0, **keywords))
     except Exception as error:  # whatever a network of timm's raises, it cannot be had for this size

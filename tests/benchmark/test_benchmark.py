@@ -5,12 +5,12 @@ import matplotlib.image
 import pytest
 import torch
 
-from nextvit_mm.analysis import latency_report as report
-from nextvit_mm.analysis import runtimes, targets, training_step
-from nextvit_mm.analysis.candidates import (build, count_multiply_adds, parse_candidate, photographs, published_top1)
-from nextvit_mm.analysis.latency import (Result, Row, Timer, finish, measure_latency, parse_key, parse_shape,
-                                         shape_name)
-from nextvit_mm.analysis.machine import describe_machine, kernel_flops
+from nextvit_mm.benchmark import report, runtimes, targets
+from nextvit_mm.benchmark.candidates import build, count_multiply_adds, parse_candidate, photographs, published_top1
+from nextvit_mm.benchmark.latency import LatencyRow, measure_latency, parse_key
+from nextvit_mm.benchmark.machine import describe_machine, kernel_flops
+from nextvit_mm.benchmark.rounds import Result, Timer, parse_shape, shape_name
+from nextvit_mm.benchmark.training import TrainingRow, measure_training
 from nextvit_mm.errors import UserError
 
 REFERENCE = 'timm:nextvit_small/eager/fp32'
@@ -19,13 +19,13 @@ MACHINE = dict(describe_machine())
 
 def row(key, rounds, shape=(8, 224, 224), agrees=True, top1=82.4):
     candidate, runtime, precision = key.split('/')
-    return Row(candidate, runtime, precision, shape, 10**9, top1, 0.0, agrees, list(rounds))
+    return LatencyRow(candidate, precision, shape, 2 * 10**9, 0.0, agrees, list(rounds), runtime=runtime, top1=top1)
 
 
 def made_up(*rows, reference=None, limits=None, shapes=('8x224', )):
     settings = dict(rounds=3, seed=0, reference=reference, shapes=list(shapes))
     result = Result(MACHINE, settings, limits or {}, list(rows), [])
-    finish(result)
+    result.finish(REFERENCE)
     return result
 
 
@@ -110,7 +110,7 @@ def test_rows_compute_what_timm_computes(measured):
     assert {'nextvit_s/eager/fp32', 'nextvit_s/folded/bf16', 'nextvit_s/onnxruntime/fp32', REFERENCE} <= keys
     assert all(measured_row.agrees for measured_row in measured.rows)
     assert all(measured_row.error < 1e-4 for measured_row in measured.rows if measured_row.precision == 'fp32')
-    assert len({measured_row.multiply_adds for measured_row in measured.rows}) == 1
+    assert len({measured_row.flops for measured_row in measured.rows}) == 1
 
 
 def test_what_cannot_run_is_listed(measured):
@@ -126,14 +126,14 @@ def test_limits_are_of_the_same_run(measured):
         limits = measured.limits[precision]
         assert limits['best'] == max(limits['gemm'], limits['conv'])
     for measured_row in measured.rows:
-        achieved = 2 * measured_row.multiply_adds / measured_row.median
+        achieved = measured_row.flops / measured_row.median
         assert measured_row.share == pytest.approx(achieved / measured.limits[measured_row.precision]['best'])
 
 
 def test_a_wrong_output_is_not_fast(monkeypatch):
     def broken(*args, **kwargs):
         return lambda: [torch.zeros(1, 96, 16, 16)]
-    monkeypatch.setattr('nextvit_mm.analysis.latency.prepare', broken)
+    monkeypatch.setattr('nextvit_mm.benchmark.latency.prepare', broken)
     result = measure_latency(['timm:nextvit_small'], ['1x64'], ['eager'], rounds=1, warmup=0, min_time=0)
     assert not result.rows[0].agrees and result.rows[0].error == float('inf')
     assert 'WRONG' in report.as_text(report.latency_table(result.rows))
@@ -214,8 +214,8 @@ def test_targets_take_the_fastest_right_row_and_the_same_runtime():
             row('timm:nextvit_small/openvino/fp32', [5.0]), row('nextvit_s/onnxruntime/fp32', [4.0]),
             row('nextvit_s/openvino/fp32', [1.0], agrees=False)]
     latency = made_up(*rows, limits=dict(fp32=dict(best=1e9)))
-    training = training_step.TrainingResult(MACHINE, dict(rounds=1, seed=0, reference=None, shapes=['4x256']), {}, [
-        training_step.TrainingRow(name, 'fp32', (4, 256, 256), 1, 0.0, True, rounds=[value], median=value)
+    training = Result(MACHINE, dict(rounds=1, seed=0, reference=None, shapes=['4x256']), {}, [
+        TrainingRow(name, 'fp32', (4, 256, 256), 1, 0.0, True, rounds=[value], median=value)
         for name, value in (('timm:nextvit_small', 3.0), ('nextvit_s', 2.0), ('nextvit_s@contiguous', 4.0))], [])
     outcomes = {(o.target.title, o.shape): o for o in targets.evaluate(latency, training)}
     best = outcomes['best exported runtime, fp32', '8x224']
@@ -244,7 +244,7 @@ def test_every_target_is_measured():
 
 
 def test_training_steps_agree():
-    result = training_step.measure_training(['timm:nextvit_small', 'nextvit_s@with_cp'], ['fp32'], shape='2x64',
+    result = measure_training(['timm:nextvit_small', 'nextvit_s@with_cp'], ['fp32'], shape='2x64',
                                             rounds=1, warmup=0, memory=False)
     assert [one.key for one in result.rows] == ['timm:nextvit_small/fp32', 'nextvit_s@with_cp/fp32']
     assert all(one.agrees and one.memory is None for one in result.rows)
@@ -255,6 +255,6 @@ def test_training_steps_agree():
 
 def test_a_wrong_training_row_is_named():
     with pytest.raises(UserError, match='fp8'):
-        training_step.measure_training(only=['nextvit_s/fp8'])
+        measure_training(only=['nextvit_s/fp8'])
     with pytest.raises(UserError, match='fp16 is for GPUs'):
-        training_step.measure_training(only=['nextvit_s/fp16'], shape='1x64')
+        measure_training(only=['nextvit_s/fp16'], shape='1x64')

@@ -5,7 +5,7 @@ import importlib.util
 import io
 import logging
 from pathlib import Path
-from typing import Callable, List, Sequence
+from typing import List, Sequence
 
 import numpy as np
 import torch
@@ -16,8 +16,7 @@ from ..deploy.fold import fold
 from ..deploy.runner import open_session
 from ..errors import UserError
 from .candidates import Candidate, photographs
-
-Run = Callable[[], Sequence]  # one forward pass of the image that it was prepared with; tensors or arrays
+from .rounds import Run
 
 RUNTIMES = ('eager', 'folded', 'compile', 'onnxruntime', 'openvino', 'tensorrt')
 EXPORTED = ('onnxruntime', 'openvino', 'tensorrt')

@@ -4,17 +4,19 @@ import re
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
+from ..analysis.drawing import pyplot, save_figure
 from ..errors import UserError
 from .candidates import TABLE_4, parse_candidate
-from .drawing import pyplot, save_figure
-from .latency import Result, Row, shape_name
+from .latency import LatencyRow
+from .rounds import Result, Row, shape_name
+from .training import TrainingRow
 
 Table = Tuple[List[str], List[List[str]]]  # headings and lines; the first columns are text, the others figures
 TEXT_COLUMNS = 3
 FAMILY = re.compile(r'[a-z]+?(?=v?\d|_|y_|$)')
 
 
-def describe(result) -> List[str]:
+def describe(result: Result) -> List[str]:
     """Machine, settings and limits of a run, one line each."""
     machine, settings = result.machine, result.settings
     lines = [f'{machine["date"]}: {machine["gpu"] or machine["cpu"]}, {machine["cores"]} cores, '
@@ -29,7 +31,7 @@ def describe(result) -> List[str]:
     return lines
 
 
-def latency_table(rows: Sequence[Row]) -> Table:
+def latency_table(rows: Sequence[LatencyRow]) -> Table:
     """Rows of one shape, the fastest last."""
     headings = ['candidate', 'runtime', 'precision', 'ms', 'quartiles', 'ratio', 'GFLOP/s', 'of limit', 'error']
     lines = [[row.candidate, row.runtime, row.precision, f'{row.median * 1e3:.1f}',
@@ -40,8 +42,8 @@ def latency_table(rows: Sequence[Row]) -> Table:
     return headings, lines
 
 
-def training_table(rows: Sequence) -> Table:
-    """Rows of :mod:`.training_step`, the fastest last."""
+def training_table(rows: Sequence[TrainingRow]) -> Table:
+    """The same of training steps."""
     headings = ['candidate', 'precision', 'step', 'ms', 'quartiles', 'ratio', 'GFLOP/s', 'of limit', 'memory', 'error']
     lines = [[row.candidate, row.precision, shape_name(row.shape), f'{row.median * 1e3:.0f}',
               '–'.join(f'{value * 1e3:.0f}' for value in row.quartiles),
@@ -53,16 +55,17 @@ def training_table(rows: Sequence) -> Table:
     return headings, lines
 
 
-def sections(result) -> List[Tuple[str, Table]]:
+def sections(result: Result) -> List[Tuple[str, Table]]:
     """Title and table of every shape."""
     shapes = list(dict.fromkeys(row.shape for row in result.rows))
-    make = latency_table if isinstance(result, Result) else training_table
-    what = 'backbone, inference' if isinstance(result, Result) else 'backbone, forward + backward + AdamW'
+    training = isinstance(result.rows[0], TrainingRow)
+    make = training_table if training else latency_table
+    what = 'backbone, forward + backward + AdamW' if training else 'backbone, inference'
     return [(f'{shape_name(shape)}, {what}', make([row for row in result.rows if row.shape == shape]))
             for shape in shapes]
 
 
-def skipped_lines(result) -> List[str]:
+def skipped_lines(result: Result) -> List[str]:
     """What was not measured, by reason."""
     by_reason: Dict[str, List[str]] = {}
     for skip in result.skipped:
@@ -86,7 +89,7 @@ def as_markdown(table: Table) -> str:
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in [headings, rule, *lines])
 
 
-def print_report(result) -> None:
+def print_report(result: Result) -> None:
     """Everything, on the terminal."""
     print('\n'.join(describe(result)))
     for title, table in sections(result):
@@ -96,7 +99,7 @@ def print_report(result) -> None:
         print('\n'.join(f'  {line}' for line in skipped_lines(result)))
 
 
-def write_markdown(results: Sequence, out_file: Union[str, Path], first: Optional[Table] = None) -> None:
+def write_markdown(results: Sequence[Result], out_file: Union[str, Path], first: Optional[Table] = None) -> None:
     """The same in Markdown; ``first`` is a table that goes before."""
     parts = [as_markdown(first)] if first else []
     for result in results:
@@ -121,7 +124,7 @@ def draw_latency(result: Result, out_file: Union[str, Path]) -> None:
     Raises:
         UserError: No row has a published accuracy, or matplotlib is missing.
     """
-    panels: Dict[Tuple[str, str, str], List[Row]] = {}
+    panels: Dict[Tuple[str, str, str], List[LatencyRow]] = {}
     for row in result.rows:
         if row.top1 is not None and row.agrees:
             runtime = 'eager' if row.runtime == 'folded' else row.runtime
@@ -145,7 +148,7 @@ def draw_latency(result: Result, out_file: Union[str, Path]) -> None:
     save_figure(figure, out_file)
 
 
-def _draw_panel(axis, rows: Sequence[Row], families: Sequence[str]) -> None:
+def _draw_panel(axis, rows: Sequence[LatencyRow], families: Sequence[str]) -> None:
     from matplotlib.ticker import MaxNLocator
     maps = pyplot().get_cmap('tab10').colors, pyplot().get_cmap('Dark2').colors
     colours = [c for i, c in enumerate((*maps[0], *maps[1])) if i != 3]  # that red is Next-ViT's
@@ -156,7 +159,7 @@ def _draw_panel(axis, rows: Sequence[Row], families: Sequence[str]) -> None:
     series += [(family, [r for r in rows if not _is_nextvit(r) and _family(r) == family],
                 dict(color=colours[i % len(colours)], marker='o', markersize=6)) for i, family in enumerate(families)]
     for label, members, style in series:
-        fastest: Dict[str, Row] = {}
+        fastest: Dict[str, LatencyRow] = {}
         for row in members:
             name = TABLE_4[parse_candidate(row.candidate).timm_name]
             if name not in fastest or row.median < fastest[name].median:

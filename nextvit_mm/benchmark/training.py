@@ -1,20 +1,19 @@
 """A training step of backbones side by side: forward, backward and AdamW; time and peak memory."""
 import json
 import math
-import statistics
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
 from .candidates import build, parse_candidate, photographs
-from .latency import Shape, Timer, _limits, parse_shape, quartiles, say, shape_name
 from .machine import describe_machine, limit_kernels
+from .rounds import Result, Row, Run, Timer, limits_of, parse_shape, say, shape_name
 
 PRECISIONS = ('fp32', 'bf16', 'fp16')  # the last two by autocast
 REFERENCE = 'timm:nextvit_small/fp32'
@@ -26,53 +25,16 @@ LEARNING_RATE = 0.0  # AdamW does all its work, and every step of every candidat
 
 
 @dataclass
-class TrainingRow:
-    """A candidate's training step in a precision.
+class TrainingRow(Row):
+    """A training step; its ``flops`` are those of the convolutions, linear layers and matrix products of the forward
+    and the backward pass, without what ``with_cp`` computes twice; its ``error`` is the larger relative difference of
+    loss and gradient norm.
 
     Attributes:
-        candidate, precision: Which; together its :attr:`key`.
-        shape: Batch, height, width.
-        flops: Of the convolutions, linear layers and matrix products of forward and backward pass without what
-            ``with_cp`` computes twice, two a multiply-add.
-        error: The larger relative difference of loss and gradient norm from timm's with the same weights in float32.
-        agrees: Whether that is within :data:`TOLERANCES`.
         memory: Peak, bytes; None where not measured. On GPUs what PyTorch held at most, weights included; on Linux
             CPUs, of a process of its own, the growth of its resident memory from the model's building on.
-        rounds, median, quartiles, ratio, flops_per_s, share: As in :class:`.latency.Row`.
     """
-    candidate: str
-    precision: str
-    shape: Shape
-    flops: int
-    error: float
-    agrees: bool
     memory: Optional[int] = None
-    rounds: List[float] = field(default_factory=list)
-    median: float = 0.0
-    quartiles: Tuple[float, float] = (0.0, 0.0)
-    ratio: Optional[float] = None
-    flops_per_s: float = 0.0
-    share: Optional[float] = None
-
-    @property
-    def key(self) -> str:
-        """CANDIDATE/PRECISION."""
-        return f'{self.candidate}/{self.precision}'
-
-
-@dataclass
-class TrainingResult:
-    """What :func:`measure_training` found; attributes as in :class:`.latency.Result`."""
-    machine: dict
-    settings: dict
-    limits: Dict[str, Dict[str, float]]
-    rows: List[TrainingRow]
-    skipped: List[dict]
-
-    def as_dict(self) -> dict:
-        """For JSON."""
-        return dict(machine=self.machine, settings=self.settings, limits=self.limits,
-                    rows=[dict(key=row.key, **asdict(row)) for row in self.rows], skipped=self.skipped)
 
 
 class TrainingStep:
@@ -125,14 +87,14 @@ def measure_training(candidates: Sequence[str] = CANDIDATES,
                      seed: int = 0,
                      threads: Optional[int] = None,
                      device: str = 'cpu',
-                     memory: bool = True) -> TrainingResult:
+                     memory: bool = True) -> Result:
     """Measure a training step of every candidate in every precision, interleaved as in :func:`.measure_latency`.
 
     Args:
         candidates: Names, see :func:`.candidates.parse_candidate`.
         precisions: Of :data:`PRECISIONS`.
         only: CANDIDATE/PRECISION to take instead of every combination.
-        shape: See :func:`.latency.parse_shape`.
+        shape: See :func:`.rounds.parse_shape`.
         reference: CANDIDATE/PRECISION that ratios refer to. Default: :data:`REFERENCE` if measured, else the first.
         rounds, warmup, seed, threads, device: As in :func:`.latency.measure_latency`.
         memory: Measure peak memory too.
@@ -151,16 +113,14 @@ def measure_training(candidates: Sequence[str] = CANDIDATES,
     batch, height, width = size = parse_shape(shape)
     torch.set_num_threads(threads or torch.get_num_threads())
     used = list(dict.fromkeys(precision for _, precision in wanted))
-    result = TrainingResult(describe_machine(device), dict(
+    result = Result(describe_machine(device), dict(
         rounds=rounds, warmup=warmup, seed=seed, device=device, shapes=[shape], reference=reference), {}, [], [])
     image = photographs((batch, 3, height, width), seed).to(device)
     runs = _prepare(wanted, image, seed, device, result)
-    if not result.rows:
-        raise UserError('nothing could be measured:\n' + '\n'.join(f'  {s["key"]}: {s["reason"]}'
-                                                                  for s in result.skipped))
+    result.check_rows()
     runs.update({(p, name): kernel for p, of in limit_kernels(used, device).items() for name, kernel in of.items()})
     times = Timer(rounds, warmup, 0.2, seed, device).measure(runs, f'{shape_name(size)} training')
-    result.limits = {p: _limits(p, {key: times[key] for key in runs if isinstance(key, tuple)}) for p in used}
+    result.limits = {p: limits_of(p, {key: times[key] for key in runs if isinstance(key, tuple)}) for p in used}
     for row in result.rows:
         row.rounds = times[row.key]
     del runs
@@ -168,7 +128,7 @@ def measure_training(candidates: Sequence[str] = CANDIDATES,
         for row in result.rows:
             say(f'peak memory of {row.key}')
             row.memory = peak_memory(row, seed, device, torch.get_num_threads())
-    _finish(result)
+    result.finish(REFERENCE)
     return result
 
 
@@ -191,11 +151,11 @@ def _parse_key(key: str) -> Tuple[str, str]:
 
 
 def _prepare(wanted: Sequence[Tuple[str, str]], image: Tensor, seed: int, device: str,
-             result: TrainingResult) -> Dict[object, Callable]:
+             result: Result) -> Dict[object, Run]:
     """What to call for each, rows without times, and what is skipped; one model serves all its precisions."""
     batch, _, height, width = image.shape
     models: Dict[str, nn.Module] = {}
-    runs: Dict[object, Callable] = {}
+    runs: Dict[object, Run] = {}
     for name, precision in wanted:
         key, candidate = f'{name}/{precision}', parse_candidate(name)
         if precision == 'fp16' and device == 'cpu':
@@ -233,21 +193,6 @@ def _expect(timm_name: str, image: Tensor, seed: int, device: str) -> Tuple[Tupl
             expected = TrainingStep(model, image, 'fp32', False).check()
         _EXPECTED[key] = expected, counter.get_total_flops()
     return _EXPECTED[key]
-
-
-def _finish(result: TrainingResult) -> None:
-    reference = result.settings['reference']
-    if reference is None:
-        keys = [row.key for row in result.rows]
-        reference = result.settings['reference'] = REFERENCE if REFERENCE in keys else keys[0]
-    for row in result.rows:
-        row.median, row.quartiles = statistics.median(row.rounds), quartiles(row.rounds)
-    base = [row for row in result.rows if row.key == reference]
-    for row in result.rows:
-        row.ratio = base[0].median / row.median if base else None
-        row.flops_per_s = row.flops / row.median
-        limit = result.limits.get(row.precision, {}).get('best')
-        row.share = row.flops_per_s / limit if limit else None
 
 
 def _resident(what: str) -> int:

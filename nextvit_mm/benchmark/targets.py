@@ -2,10 +2,11 @@
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from .latency import Result, Row, measure_latency, parse_shape
-from .latency_report import Table
+from .latency import measure_latency
+from .report import Table
+from .rounds import Result, Row, parse_shape
 from .runtimes import EXPORTED
-from .training_step import TrainingResult, measure_training
+from .training import measure_training
 
 OURS, TIMM, PEER = 'nextvit_s', 'timm:nextvit_small', 'timm:resnet101'
 SHAPES = ('8x224', '1x224')
@@ -74,7 +75,7 @@ TRAINING_TARGETS = (
 
 
 def measure_targets(latency_rounds: int = 10, training_rounds: int = 5, seed: int = 0,
-                    threads: Optional[int] = None) -> Tuple[Result, TrainingResult]:
+                    threads: Optional[int] = None) -> Tuple[Result, Result]:
     """Measure what the targets need, on the CPU: about ten minutes on two cores.
 
     Raises:
@@ -100,7 +101,7 @@ def training_keys() -> List[str]:
             for candidate in (TIMM, f'{TIMM}@channels_last', *_OUR_LAYOUTS)]
 
 
-def evaluate(latency: Result, training: TrainingResult) -> List[Outcome]:
+def evaluate(latency: Result, training: Result) -> List[Outcome]:
     """Every target at every shape of the run it belongs to."""
     outcomes = []
     for targets, result in ((LATENCY_TARGETS, latency), (TRAINING_TARGETS, training)):
@@ -126,7 +127,7 @@ def outcome_dict(outcome: Outcome) -> dict:
                 ceiling=outcome.ceiling, fast=outcome.fast, slow=outcome.slow)
 
 
-def _evaluate(target: Target, result, shape: str) -> Outcome:
+def _evaluate(target: Target, result: Result, shape: str) -> Outcome:
     rows = [row for row in result.rows if row.shape == parse_shape(shape) and row.agrees]
     fast = _fastest(rows, target.fast)
     slow_pick = target.slow
