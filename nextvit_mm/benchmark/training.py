@@ -1,8 +1,5 @@
 """A training step of backbones side by side: forward, backward and AdamW; time and peak memory."""
-import json
 import math
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Tuple
@@ -10,6 +7,7 @@ from typing import Dict, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..deploy.apart import run_apart
 from ..errors import UserError
 from .candidates import build, parse_candidate, photographs
 from .machine import describe_machine, limit_kernels
@@ -134,12 +132,11 @@ def measure_training(candidates: Sequence[str] = CANDIDATES,
 
 def peak_memory(row: TrainingRow, seed: int, device: str, threads: int) -> Optional[int]:
     """Peak memory of two steps in a process of their own, bytes; None where it cannot be measured."""
-    arguments = json.dumps(dict(candidate=row.candidate, precision=row.precision, shape=list(row.shape), seed=seed,
-                                device=device, threads=threads))
-    process = subprocess.run([sys.executable, '-m', __name__, arguments], stdout=subprocess.PIPE,
-                             stderr=subprocess.DEVNULL, text=True, cwd=Path(__file__).resolve().parents[2])
-    lines = process.stdout.strip().splitlines()
-    return json.loads(lines[-1]) if process.returncode == 0 and lines else None
+    try:
+        return run_apart(_measure_memory, 'memory was not measured', candidate=row.candidate, precision=row.precision,
+                         shape=row.shape, seed=seed, device=device, threads=threads)
+    except UserError:  # most likely for want of memory: two copies are more than the one that was timed
+        return None
 
 
 def _parse_key(key: str) -> Tuple[str, str]:
@@ -225,6 +222,3 @@ def _measure_memory(candidate: str, precision: str, shape: Sequence[int], seed: 
     except OSError:  # not Linux, or not allowed
         return None
 
-
-if __name__ == '__main__':
-    print(json.dumps(_measure_memory(**json.loads(sys.argv[1]))))

@@ -8,12 +8,10 @@ import importlib
 import importlib.util
 import inspect
 import io
-import json
 import logging
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -23,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .apart import run_apart
 
 OPSET = 17  # the first with LayerNormalization, after RoiAlign's half-pixel mode (16); TensorRT 8.6 and later read it
 INPUT = 'image'
-CONVERTED = 'converted'  # the last word of a conversion that came to its end
 LEAST_SIZE = 33  # of a dynamic height or width in torch.export, which lets no axis become 1 at stride 32
 TENSORRT_LIST = 'TensorRT 9.2'
 # The operators of ONNX that NVIDIA lists as supported by that release's parser, and by all later ones.
@@ -101,28 +99,21 @@ def write_openvino(module: nn.Module, example: Tensor, path: Path, outputs: Sequ
             source = Path(folder, 'model.pt')
             with torch.no_grad(), quiet():
                 torch.jit.trace(module, example, check_trace=False).save(str(source))
-        task = json.dumps(dict(source=str(source), target=str(path), outputs=list(outputs), shape=shape))
-        done = subprocess.run([sys.executable, '-c', f'from {__name__} import convert_for_openvino as f; f()', task],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
-    if not (path.is_file() and path.with_suffix('.bin').is_file()) or CONVERTED not in done.stdout:
-        raise UserError(f'OpenVINO cannot convert this model:\n{done.stdout[-2000:].strip()}')
+        run_apart(_convert_for_openvino, 'OpenVINO cannot convert this model', source=str(source), target=str(path),
+                  outputs=list(outputs), shape=shape)
 
 
-def convert_for_openvino() -> None:
-    """What the process of :func:`write_openvino` runs; its task is the JSON of the command line."""
+def _convert_for_openvino(source: str, target: str, outputs: Sequence[str], shape: Sequence[int]) -> None:
     import openvino
-    task = json.loads(sys.argv[1])
-    if task['source'].endswith('.onnx'):
-        model = openvino.convert_model(task['source'])
+    if source.endswith('.onnx'):
+        model = openvino.convert_model(source)
     else:
-        model = openvino.convert_model(torch.jit.load(task['source']), input=[task['shape']],
-                                       example_input=torch.rand([abs(size) if size > 0 else 64
-                                                                 for size in task['shape']]))
+        example = torch.rand([size if size > 0 else 64 for size in shape])
+        model = openvino.convert_model(torch.jit.load(source), input=[list(shape)], example_input=example)
     model.inputs[0].get_tensor().set_names({INPUT})
-    for port, name in zip(model.outputs, task['outputs']):
+    for port, name in zip(model.outputs, outputs):
         port.get_tensor().set_names({name})
-    openvino.save_model(model, task['target'], compress_to_fp16=False)
-    print(CONVERTED, flush=True)
+    openvino.save_model(model, target, compress_to_fp16=False)
 
 
 def write_coreml(module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str],

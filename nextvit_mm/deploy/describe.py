@@ -116,12 +116,14 @@ def _interpolation(cfg: Config, step: Dict[str, Any], default: str) -> str:
     return known[found]
 
 
-def find_pictures(cfg: Config, images: Optional[str], count: int, about: Dict[str, Any], split: str = 'test'
-                  ) -> List[np.ndarray]:
-    """Up to ``count`` RGB pictures (H, W, 3): of a file or folder, else of the config's data, else none but noise.
+def find_pictures(cfg: Config, images: Optional[str], count: int, size: Optional[Sequence[int]] = None,
+                  split: str = 'test') -> Tuple[List[np.ndarray], str]:
+    """Up to ``count`` RGB pictures (H, W, 3): of a file or folder, else of the config's data, else one of noise.
 
-    The noise serves a network whose config has no data here: it shows whether the file computes the same, and
-    ``about['pictures']`` says so.
+    The noise, of ``size``, serves a network whose config has no data here: it shows whether the file computes the same.
+
+    Returns:
+        tuple: The pictures, and where they are from: ``'given'``, ``'config'`` or ``'noise'``.
     """
     if images:
         path = Path(images)
@@ -130,17 +132,17 @@ def find_pictures(cfg: Config, images: Optional[str], count: int, about: Dict[st
             raise UserError(f'no pictures ({", ".join(PICTURES)}) at {images}')
     else:
         paths = _paths_of_dataset(cfg, split, count)
-    about.setdefault('pictures', {})[split] = 'given' if images else 'config' if paths else 'noise'
+    source = 'given' if images else 'config' if paths else 'noise'
     if paths:
         try:
-            return [read_picture(path) for path in paths[:count]]
+            return [read_picture(path) for path in paths[:count]], source
         except (OSError, ValueError) as error:
             raise UserError(f'a picture cannot be read: {error}') from None
     if split == 'train':
         raise UserError('int8 needs pictures to calibrate with: give --calibration-images DIR, or the config\'s '
                         'training data with --data-root')
-    height, width = about['input']['size'] or (256, 320)
-    return [np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)]
+    height, width = size or (256, 320)
+    return [np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)], source
 
 
 def save_about(about: Dict[str, Any], path: Path) -> None:

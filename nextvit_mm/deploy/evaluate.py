@@ -1,6 +1,4 @@
 """An exported model in the place of an MM model, for the config's own data and metrics."""
-import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import HOOKS, MODELS
 
 from ..errors import UserError
+from .apart import run_apart
 from .runner import Runner
 
 
@@ -87,22 +86,13 @@ def evaluate_apart(config: str, file: Path, data_root: Optional[str] = None, cfg
     Raises:
         UserError: The evaluation fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        task = Path(folder, 'task.json')
-        task.write_text(json.dumps(dict(config=str(config), checkpoint=str(file), data_root=data_root, work_dir=folder,
-                                        cfg_options=dict(cfg_options or {}, log_level='WARNING',
-                                                         custom_hooks=[dict(type='CountHook')]))))
-        result = Path(folder, 'result.json')
-        done = subprocess.run([sys.executable, '-c', f'from {__name__} import main; main()', str(task), str(result)],
-                              stdout=subprocess.PIPE, stderr=None if sys.stderr.isatty() else subprocess.STDOUT, text=True,
-                              errors='replace')
-        if not result.is_file():
-            raise UserError(f'the evaluation failed:\n{done.stdout[-2000:].strip()}')
-        return json.loads(result.read_text())
+    with tempfile.TemporaryDirectory() as work_dir:
+        return run_apart(_evaluate_here, 'the evaluation failed', show_progress=True, config=str(config),
+                         checkpoint=str(file), data_root=data_root, work_dir=work_dir,
+                         cfg_options=dict(cfg_options or {}, log_level='WARNING',
+                                          custom_hooks=[dict(type='CountHook')]))
 
 
-def main() -> None:
+def _evaluate_here(**arguments: Any) -> Dict[str, float]:
     from ..engine.launch import test
-    task, result = map(Path, sys.argv[1:])
-    metrics = test(**json.loads(task.read_text()))
-    result.write_text(json.dumps({key: float(value) for key, value in metrics.items()}))
+    return {key: float(value) for key, value in test(**arguments).items()}

@@ -5,7 +5,6 @@ import itertools
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from ..errors import UserError
 from ..models import NextViT
 from ..weights.whole import load_exactly
 from . import backends
+from .apart import run_apart
 from .describe import describe, find_pictures, save_about
 from .evaluate import evaluate_apart
 from .fold import fold
@@ -113,8 +113,11 @@ def export(config: str,
                                  checkpoint=Path(checkpoint).name if checkpoint else None)
         if normalize_inside:
             graph.normalize_inside(about['input']['mean'], about['input']['std'])
-        pictures = find_pictures(cfg, images, image_count, about)
-        calibration = find_pictures(cfg, calibration_images, calibration_count, about, split='train') if int8 else []
+        about['pictures'] = {}
+        pictures, about['pictures']['test'] = find_pictures(cfg, images, image_count, about['input']['size'])
+        if int8:
+            calibration, about['pictures']['train'] = find_pictures(cfg, calibration_images, calibration_count,
+                                                                    split='train')
         example = torch.from_numpy(place(pictures[0], about).tensor)
         target.parent.mkdir(parents=True, exist_ok=True)
         # Beside the file to come, so that it gets there by a rename, whole or not at all.
@@ -283,22 +286,22 @@ def _outputs(path: Path, to: str, images: Sequence[np.ndarray]) -> Optional[List
 
 
 def _openvino_outputs(path: Path, images: Sequence[np.ndarray]) -> List[List[np.ndarray]]:
-    """Of a process that has the runner and nothing else, for the reason given at :func:`.backends.write_openvino`."""
-    code = ('import sys, runpy, numpy as np; folder, model, runner = sys.argv[1:]; '
-            'run = runpy.run_path(runner)["open_session"](model); '
-            '[np.savez(f"{folder}/{i}", *run(np.load(f"{folder}/{i}.npy"))) for i in range(%d)]' % len(images))
+    """By a process of its own, for the reason given at :func:`.backends.write_openvino`."""
     with tempfile.TemporaryDirectory() as folder:
         for i, image in enumerate(images):
             np.save(Path(folder, f'{i}.npy'), image)
-        done = subprocess.run([sys.executable, '-c', code, folder, str(path), str(Path(__file__).with_name('runner.py'))],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
-        if not Path(folder, f'{len(images) - 1}.npz').is_file():
-            raise UserError(f'OpenVINO cannot run {path.name}:\n{done.stdout[-2000:].strip()}')
+        run_apart(_run_openvino, f'OpenVINO cannot run {path.name}', path=str(path), folder=folder, count=len(images))
         results = []
         for i in range(len(images)):
             with np.load(Path(folder, f'{i}.npz')) as arrays:
                 results.append([arrays[f'arr_{j}'] for j in range(len(arrays.files))])
         return results
+
+
+def _run_openvino(path: str, folder: str, count: int) -> None:
+    session = open_session(path)
+    for i in range(count):
+        np.savez(Path(folder, f'{i}.npz'), *session(np.load(Path(folder, f'{i}.npy'))))
 
 
 def _check(about: Dict[str, Any], to: str) -> None:

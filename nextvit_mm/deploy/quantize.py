@@ -1,7 +1,5 @@
 """Post-training quantization to 8-bit integers, by the runtimes' own libraries."""
 import importlib.util
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence
@@ -9,6 +7,7 @@ from typing import Iterator, List, Optional, Sequence
 import numpy as np
 
 from ..errors import UserError
+from .apart import run_apart
 
 NEEDS = {'.onnx': ('onnxruntime', ), '.xml': ('openvino', 'nncf')}
 # What makes up nearly all the arithmetic. The rest stays in floating point; of a detector's test path that keeps the
@@ -35,16 +34,13 @@ def quantize(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for i, array in enumerate(inputs):
             np.save(Path(folder, f'{i:06d}.npy'), array)
-        done = subprocess.run([sys.executable, '-m', __name__, str(source), str(target), folder],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
-    if done.returncode or not target.is_file():
-        raise UserError(f'the quantization failed:\n{done.stdout[-2000:].strip()}')
+        run_apart(quantize_here, 'the quantization failed', source=str(source), target=str(target), folder=folder)
 
 
-def main() -> None:
-    source, target, folder = map(Path, sys.argv[1:])
-    inputs = [np.load(path) for path in sorted(folder.glob('*.npy'))]
-    (_quantize_onnx if source.suffix == '.onnx' else _quantize_openvino)(source, target, inputs)
+def quantize_here(source: str, target: str, folder: str) -> None:
+    """What :func:`quantize` runs; ``folder`` holds the inputs as ``.npy`` files."""
+    inputs = [np.load(path) for path in sorted(Path(folder).glob('*.npy'))]
+    (_quantize_onnx if source.endswith('.onnx') else _quantize_openvino)(Path(source), Path(target), inputs)
 
 
 def _quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
@@ -88,7 +84,3 @@ def _outside_the_network(model) -> List[str]:
     """
     return [op.get_friendly_name() for op in model.get_ordered_ops()
             if op.get_friendly_name().startswith('/') and op.get_friendly_name().count('/') == 1]
-
-
-if __name__ == '__main__':
-    main()
