@@ -111,7 +111,8 @@ def _fold_backbone(backbone: NextViT) -> None:
             _fold_before(module, 'norm', module.mlp, 'fc1')
         elif isinstance(module, NTB):
             _fold_before(module, 'norm2', module.mlp, 'fc1')
-            _fold_attention(module)
+            if module.e_mhsa is not None:
+                _fold_attention(module)
     for i in range(len(backbone.stages) - 1):
         if i not in backbone.out_indices:
             _fold_before(backbone, f'norm{i}', backbone.stages[i + 1].blocks[0].patch_embed, 'conv')

@@ -24,7 +24,7 @@ ARCHS = {
 
 
 class BlockArch(NamedTuple):
-    """One block of a stage: ``kind`` is ``'NCB'`` or ``'NTB'``, ``channels`` its output width."""
+    """One block of a stage: ``kind`` is its name in :data:`.blocks.BLOCKS`, ``channels`` its output width."""
     kind: str
     channels: int
 
@@ -45,7 +45,10 @@ class StageArch:
         ncb_mlp_ratio: Hidden width of an NCB's MLP over its width. The paper prints 2, the released
             model (and its 31.7 M parameters) has 3. Default 3.
         ntb_mlp_ratio: The same for an NTB. Default 2.
-        mix_ratio: r, the share of an NTB's width that E-MHSA gets; MHCA gets the rest. Default 0.75.
+        mix_ratio: r, the share of an NTB's width that E-MHSA gets; MHCA gets the rest. 0 is MHCA alone, 1 E-MHSA
+            alone. Default 0.75.
+        conv_block: What stands in the place of the NCB, a name of :data:`.blocks.BLOCKS`, such as ``'ConvNeXt'``
+            (Table 7). Default ``'NCB'``.
     """
     num_ncb: int
     num_ntb: int
@@ -57,11 +60,12 @@ class StageArch:
     ncb_mlp_ratio: float = 3.0
     ntb_mlp_ratio: float = 2.0
     mix_ratio: float = 0.75
+    conv_block: str = 'NCB'
 
     @property
     def blocks(self) -> Tuple[BlockArch, ...]:
         """The blocks in the order in which they run: the Next Hybrid Strategy."""
-        group = (BlockArch('NCB', self.ncb_channels), ) * self.num_ncb
+        group = (BlockArch(self.conv_block, self.ncb_channels), ) * self.num_ncb
         group += (BlockArch('NTB', self.ntb_channels), ) * self.num_ntb
         return group * self.repeats
 
@@ -113,8 +117,10 @@ def split_ntb_channels(channels: int, mix_ratio: float, head_dim: int) -> Tuple[
     """Widths of an NTB's two branches, (E-MHSA, MHCA): r · channels to whole heads, and the rest.
 
     Rounds to the nearest whole head, at least one, and up where that would take more than a tenth away,
-    as the released model does.
+    as the released model does. r = 0 and r = 1 leave the whole width to one branch.
     """
+    if mix_ratio in (0, 1):
+        return int(channels * mix_ratio), int(channels * (1 - mix_ratio))
     wanted = int(channels * mix_ratio)
     mhsa = max(head_dim, int(wanted + head_dim / 2) // head_dim * head_dim)
     if mhsa < 0.9 * wanted:
@@ -132,6 +138,8 @@ def _parse_stage(path: str, stage: Any) -> StageArch:
     spec = StageArch(**stage)
     for key, least in (('num_ncb', 0), ('num_ntb', 0), ('repeats', 1), ('sr_ratio', 1), ('head_dim', 1)):
         _check_int(f'{path}[{key!r}]', getattr(spec, key), least)
+    if not isinstance(spec.conv_block, str):
+        raise ValueError(f"{path}['conv_block'] must be a block's name, such as 'NCB', not {spec.conv_block!r}")
     if spec.num_ncb + spec.num_ntb == 0:
         raise ValueError(f"{path}['num_ncb'] and ['num_ntb'] are both 0: a stage needs a block")
     for kind, count in (('ncb', spec.num_ncb), ('ntb', spec.num_ntb)):
@@ -151,8 +159,8 @@ def _check_block(path: str, spec: StageArch, kind: str) -> None:
         raise ValueError(f"{path}['{kind}_mlp_ratio'] must be a positive number, not {ratio!r}")
     if kind == 'ntb':
         r = spec.mix_ratio
-        if not _is_number(r) or not 0 < r < 1 or split_ntb_channels(channels, r, spec.head_dim)[1] < 1:
-            raise ValueError(f"{path}['mix_ratio'] = {r!r} must lie between 0 and 1 and leave both E-MHSA and MHCA "
+        if not _is_number(r) or not 0 <= r <= 1 or (r < 1 and split_ntb_channels(channels, r, spec.head_dim)[1] < 1):
+            raise ValueError(f"{path}['mix_ratio'] = {r!r} must be 0, 1, or between them and leave both E-MHSA and MHCA "
                              f'at least one head of {spec.head_dim} of the {channels} channels')
 
 

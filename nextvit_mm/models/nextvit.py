@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from .arch import Arch, StageArch, linear_drop_path_rates, parse_arch
-from .blocks import NCB, NTB
+from .blocks import BLOCKS, BlockOptions
 from .layers import EMHSA, ConvNormAct, build_norm
 
 OUT_NORMS = ('none', 'last', 'all')
@@ -108,18 +108,12 @@ class NextViT(BaseModule):
         self.stem = self._make_stem(in_channels, self.arch.stem_channels, norm_cfg, act_cfg)
         built = self.arch.stages[:self.out_indices[-1] + 1]
         rates = linear_drop_path_rates(self.arch, drop_path_rate)
+        options = BlockOptions(norm_cfg, act_cfg, drop_rate, attn_drop_rate, sr_mode)
         self.stages = nn.ModuleList()
         channels = self.arch.stem_channels[-1]
         for i, stage in enumerate(built):
             self.stages.append(
-                self._make_stage(
-                    stage,
-                    channels,
-                    stride=1 if i == 0 else 2,
-                    drop_path_rates=rates[i],
-                    ncb=dict(drop_rate=drop_rate, norm_cfg=norm_cfg, act_cfg=act_cfg),
-                    ntb=dict(drop_rate=drop_rate, norm_cfg=norm_cfg, act_cfg=act_cfg,
-                             attn_drop_rate=attn_drop_rate, sr_mode=sr_mode)))
+                self._make_stage(stage, channels, stride=1 if i == 0 else 2, drop_path_rates=rates[i], options=options))
             channels = stage.out_channels
             normed = out_norm == 'all' or (out_norm == 'last' and i == num_stages - 1)
             self.add_module(f'norm{i}', build_norm(norm_cfg, channels) if normed else nn.Identity())
@@ -210,13 +204,16 @@ class NextViT(BaseModule):
         return nn.Sequential(*(ConvNormAct(*layer, norm_cfg, act_cfg) for layer in layers))
 
     @staticmethod
-    def _make_stage(stage: StageArch, in_channels: int, stride: int, drop_path_rates: Sequence[float], ncb: dict,
-                    ntb: dict) -> nn.Sequential:
+    def _make_stage(stage: StageArch, in_channels: int, stride: int, drop_path_rates: Sequence[float],
+                    options: BlockOptions) -> nn.Sequential:
         """The blocks of one stage as ``stages.{i}.blocks.{j}``; the first one halves the map where stride is 2."""
         blocks = []
         for (kind, channels), rate in zip(stage.blocks, drop_path_rates):
-            make, kwargs = (NCB, ncb) if kind == 'NCB' else (NTB, ntb)
-            blocks.append(make(in_channels, channels, stride, stage, drop_path_rate=rate, **kwargs))
+            block = BLOCKS.get(kind)
+            if block is None:
+                raise ValueError(f"conv_block={kind!r} is not a block: take one of {', '.join(sorted(BLOCKS.module_dict))}, "
+                                 'or register yours in nextvit_mm.models.blocks.BLOCKS')
+            blocks.append(block(in_channels, channels, stride, stage, rate, options))
             in_channels, stride = channels, 1
         return nn.Sequential(OrderedDict(blocks=nn.Sequential(*blocks)))
 
@@ -250,7 +247,7 @@ class NextViT(BaseModule):
 def _token_reductions(stages: Sequence[StageArch]) -> Tuple[Tuple[int, int], ...]:
     """(stride, s) of every stage whose E-MHSA averages runs of s² tokens."""
     return tuple((4 * 2**i, stage.sr_ratio) for i, stage in enumerate(stages)
-                 if stage.num_ntb and stage.sr_ratio > 1)
+                 if stage.num_ntb and stage.mix_ratio > 0 and stage.sr_ratio > 1)
 
 
 def _normalise_out_indices(out_indices: Sequence[int], num_stages: int) -> Tuple[int, ...]:

@@ -55,7 +55,7 @@ def _changed(path, value):
     (('stages', 1, 'ncb_channels'), 100),
     (('stages', 1, 'ntb_channels'), KeyError),
     (('stages', 1, 'sr_ratio'), 0),
-    (('stages', 1, 'mix_ratio'), 1.0),
+    (('stages', 1, 'mix_ratio'), 1.5),
     (('stages', 1, 'mix_ratio'), 0.99),
     (('stages', 1, 'ntb_mlp_ratio'), 0),
     (('stages', 1, 'head_dim'), '32'),
