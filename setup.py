@@ -44,8 +44,9 @@ WEIGHTS = ['huggingface_hub', 'safetensors']
 DEMO = ['scikit-learn', 'pillow', 'tqdm', 'pycocotools']
 ANALYSIS = ['matplotlib']
 DEPLOY = ['onnx', 'onnxscript', 'onnxruntime', 'openvino>=2024.1', 'nncf>=2.10', 'coremltools>=8', 'pillow']
+VISUALIZE = ['grad-cam>=1.5', 'timm>=1.0.11', *ANALYSIS]
 BENCHMARK = ['timm>=1.0.11', *ANALYSIS, *DEPLOY]
-TESTS = ['pytest', 'timm>=1.0.11', *DEMO, *ANALYSIS, *DEPLOY, *WEIGHTS]
+TESTS = ['pytest', *DEMO, *ANALYSIS, *DEPLOY, *VISUALIZE, *WEIGHTS]
 
 setup(
     name='nextvit_mm',
@@ -70,6 +71,7 @@ setup(
         analysis=ANALYSIS,
         deploy=DEPLOY,
         benchmark=BENCHMARK,
+        visualize=VISUALIZE,
         tests=TESTS,
         all=[*DETECTION, *SEGMENTATION, *CLASSIFICATION, *TESTS]),
     zip_safe=False)

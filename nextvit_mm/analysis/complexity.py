@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models.layers import CeilAvgPool2d, TokenAvgPool
+from .logs import quiet_log
 
 # Images at which the paper counted (captions of Tables 5 and 6), and a classifier's usual one.
 SIZES: Dict[str, Tuple[int, int]] = dict(mmdet=(800, 1280), mmseg=(512, 2048), mmpretrain=(224, 224))
@@ -83,7 +84,7 @@ def count_complexity(config: Config, size: Optional[Tuple[int, int]] = None) -> 
     # Weights are not needed, and SyncBN would refuse a device other than a GPU.
     model_cfg = _without_weights(config.model)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_log():
             warnings.simplefilter('ignore')  # of the MM libraries, about themselves
             model = MODELS.build(model_cfg)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

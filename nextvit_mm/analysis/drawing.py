@@ -86,6 +86,35 @@ def draw_segmentations(images: Sequence[np.ndarray], truths: Sequence[np.ndarray
     save_figure(figure, out_file, bottom=0.6 / (2.3 * rows + 0.6))
 
 
+def draw_classifications(images: Sequence[np.ndarray], truths: Sequence[int], predictions: Sequence[int],
+                         scores: Sequence[float], classes: Sequence[str], out_file: Union[str, Path], title: str = '',
+                         columns: int = 10) -> None:
+    """Draw pictures, with the true and the predicted class over each, as one PNG; wrong ones are red.
+
+    Args:
+        images: RGB pictures, (H, W, 3) uint8.
+        truths, predictions: Class numbers.
+        scores: Of the predicted classes, in [0, 1].
+        classes: Names of the classes.
+        out_file: The PNG.
+        title: What these pictures are.
+        columns: Pictures in a row.
+    """
+    plt = pyplot()
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(max(1.5 * columns, 6), 1.8 * rows + 0.5), squeeze=False)
+    for axis in axes.flat:
+        axis.axis('off')
+    for axis, image, truth, prediction, score in zip(axes.flat, images, truths, predictions, scores):
+        axis.imshow(image)
+        axis.set_title(f'{classes[truth]} → {classes[prediction]} ({score:.2f})', fontsize=10,
+                       color='black' if truth == prediction else '#d62728',
+                       fontweight=None if truth == prediction else 'bold')
+    figure.suptitle((f'{title}: ' if title else '') + 'true class → predicted class (score), wrong ones red')
+    save_figure(figure, out_file)
+
+
 def _draw_boxes(axis, instances: dict, classes: Sequence[str], offset: float) -> None:
     plt = pyplot()
     scores = instances.get('scores', [None] * len(instances['labels']))
@@ -124,11 +153,14 @@ def pyplot():
 
 
 def save_figure(figure, out_file: Union[str, Path], bottom: float = 0.0) -> None:
-    """Write a figure as PNG, its folder with it, and close it; ``bottom`` is the share kept for a legend."""
+    """Write a figure as PNG, its folder with it, and close it.
+
+    A figure without a layout of its own is laid out tightly; ``bottom`` is the share that is then kept for a legend.
+    """
     out_file = Path(out_file)
-    if out_file.suffix.lower() != '.png':
-        raise UserError(f'{out_file}: pictures are PNG; give a name that ends in .png')
-    figure.tight_layout(rect=(0, bottom, 1, 1))
+    check_png(out_file)
+    if figure.get_layout_engine() is None:
+        figure.tight_layout(rect=(0, bottom, 1, 1))
     try:
         out_file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out_file, dpi=110)
@@ -136,3 +168,13 @@ def save_figure(figure, out_file: Union[str, Path], bottom: float = 0.0) -> None
         raise UserError(f'{out_file} cannot be written: {error.strerror}') from None
     finally:
         pyplot().close(figure)
+
+
+def check_png(out_file: Union[str, Path]) -> None:
+    """See that a picture's name ends in ``.png``.
+
+    Raises:
+        UserError: It does not.
+    """
+    if Path(out_file).suffix.lower() != '.png':
+        raise UserError(f'{out_file}: pictures are PNG; give a name that ends in .png')

@@ -1,7 +1,11 @@
 """Reading what MMEngine logged of a run."""
+import contextlib
 import json
+import logging
 from pathlib import Path
-from typing import Dict, List, Tuple, Union
+from typing import Dict, Iterator, List, Tuple, Union
+
+from mmengine.logging import MMLogger
 
 from ..errors import UserError
 
@@ -33,6 +37,18 @@ def read_scalars(work_dir: Union[str, Path]) -> Tuple[List[dict], List[dict]]:
                 del done[step]
             done.update({record[key]: record for record in new})
     return [train[i] for i in sorted(train)], [val[i] for i in sorted(val)]
+
+
+@contextlib.contextmanager
+def quiet_log() -> Iterator[None]:
+    """Without MMEngine's lines of level info."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def read_lines(file: Path) -> List[dict]:

@@ -1,23 +1,21 @@
 """From a config and a checkpoint to a verified file that runs without any MM package."""
-import contextlib
 import copy
 import itertools
-import logging
 import os
 import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from ..analysis.logs import quiet_log
 from ..engine import config as cfgs
 from ..engine.preflight import check_checkpoint, check_data, check_pretrained
 from ..errors import UserError
@@ -103,9 +101,10 @@ def export(config: str,
     elif evaluate is None:
         evaluate = bool(int8 and what == 'model' and checkpoint and _has_test_data(cfg))
     steps = _Steps(5 + (to == 'tensorrt') + int8 + evaluate)
-    with _quiet_log():
+    with quiet_log():
         model, dataset_meta = steps.run('building the model', lambda: load(cfg, checkpoint, what, random_weights))
-        graph = steps.run('folding its norms', lambda: make_graph(fold(model if what == 'model' else model.backbone), what))
+        network = model if what == 'model' else model.backbone
+        graph = steps.run('folding its norms', lambda: make_graph(fold(network), what))
         if graph.task == 'detection' and 'batch' in dynamic:
             raise UserError('a detector is exported for one image: leave batch out of --dynamic')
         about = describe(cfg, model, graph, dataset_meta, size, dynamic, normalize_inside)
@@ -197,18 +196,6 @@ def verify(model: nn.Module, graph: Graph, about: Dict[str, Any], path: Path, pi
         figures.append(compare(graph.task, dict(zip(graph.outputs, found)), theirs, tuple(image.shape[2:]),
                                about.get('test_cfg', {})))
     return worst(graph.task, figures)
-
-
-@contextlib.contextmanager
-def _quiet_log() -> Iterator[None]:
-    """Without MMEngine's lines of level info, and what pycocotools prints when it reads annotations."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 class _Steps:
@@ -307,8 +294,8 @@ def _run_openvino(path: str, folder: str, count: int) -> None:
 def _check(about: Dict[str, Any], to: str) -> None:
     figures, exported = about['compared'], about['exported']
     if figures.get('detections') == 0 and not exported['random_weights']:
-        raise UserError('the model finds nothing in the pictures that it was compared on, so that nothing was compared: '
-                        'give --images with what it finds')
+        raise UserError('the model finds nothing in the pictures that it was compared on, so that nothing was '
+                        'compared: give --images with what it finds')
     broken = [] if exported['int8'] or 'not_compared' in figures else broken_limits(about['task'], figures)
     if broken:
         raise UserError(f'the {to} file does not compute what the model does, so it was not kept: {"; ".join(broken)}')

@@ -153,7 +153,8 @@ class DetectorGraph(Graph):
             level_deltas = level_deltas[0].permute(1, 2, 0).reshape(-1, 4)
             level_boxes = _clip(head.bbox_coder.decode(level_priors[best], level_deltas[best]), limits)
             sides = level_boxes[:, 2:] - level_boxes[:, :2]
-            level_scores = level_scores.where((sides > max(config.get('min_bbox_size', 0), 0)).all(1), torch.full((), -1.0))
+            large = (sides > max(config.get('min_bbox_size', 0), 0)).all(1)
+            level_scores = level_scores.where(large, torch.full((), -1.0))
             kept = non_max_suppression(level_boxes[None], level_scores[None], config.nms.iou_threshold, -0.5,
                                        config.max_per_img)[:, 1]
             boxes.append(level_boxes[kept])

@@ -4,7 +4,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from nextvit_mm.analysis import draw_detections, draw_losses, read_scalars
+from nextvit_mm.analysis import draw_classifications, draw_detections, draw_losses, read_scalars
 from nextvit_mm.errors import UserError
 
 
@@ -52,3 +52,14 @@ def test_detections_are_drawn_where_they_are(tmp_path):
     assert a.shape == b.shape
     changed = np.abs(a - b).sum(-1).max(0) > 0.1  # columns of the sheet
     assert not changed[:a.shape[1] // 2].any() and changed[a.shape[1] // 2:].any()
+
+
+def test_wrong_classes_are_red(tmp_path):
+    """The same pictures, once with a wrong prediction: the sheets differ by red writing."""
+    images = [np.full((32, 32, 3), 60, np.uint8) for _ in range(12)]
+    labels = [i % 3 for i in range(12)]
+    for name, predictions in (('right', labels), ('wrong', [2] + labels[1:])):
+        draw_classifications(images, labels, predictions, [0.9] * 12, ('a', 'b', 'c'), tmp_path / f'{name}.png', 'x')
+    red = [np.count_nonzero((picture[..., 0] > 0.7) & (picture[..., 1] < 0.4)) for picture in (
+        matplotlib.image.imread(tmp_path / f'{name}.png') for name in ('right', 'wrong'))]
+    assert red[0] == 0 < red[1]
