@@ -1,4 +1,5 @@
 """Next-ViT (arXiv 2207.05501) for MMDetection, MMSegmentation and MMPretrain. Importing it registers everything."""
+from .engine.schedulers import WarmupCosineEpochLR
 from .models import NextViT
 from .reproduction import PublishedRunHook
 from .version import __version__
@@ -6,4 +7,4 @@ from .weights import allow_mmengine_checkpoints, get_model, list_models
 
 allow_mmengine_checkpoints()
 
-__all__ = ['NextViT', 'PublishedRunHook', '__version__', 'get_model', 'list_models']
+__all__ = ['NextViT', 'PublishedRunHook', 'WarmupCosineEpochLR', '__version__', 'get_model', 'list_models']

@@ -50,7 +50,7 @@ def shared(*parts: str) -> Path:
 
 
 def randomise(model: torch.nn.Module, seed: int = 0, weights: bool = True) -> torch.nn.Module:
-    """BN whose statistics and affine parameters are far from the identity and, unless told otherwise, random weights."""
+    """BN with statistics and affine parameters far from the identity and, unless told otherwise, random weights."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, _BatchNorm):
@@ -63,6 +63,20 @@ def randomise(model: torch.nn.Module, seed: int = 0, weights: bool = True) -> to
             if module.bias is not None:
                 module.bias.data.normal_(0, 0.1, generator=generator)
     return model
+
+
+def fit_norms(model: torch.nn.Module, pictures: torch.Tensor) -> torch.nn.Module:
+    """Give every BN the statistics of pictures, (B, 3, H, W), and put the model into eval mode.
+
+    As in a trained network, what a BN takes in is then about as large as its statistics say. With any others the values
+    of so many layers explode or vanish: no two ways of adding them up agree, or pictures are not told apart.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(pictures)
+    return model.eval()
 
 
 def tiny(**kwargs) -> NextViT:

@@ -1,4 +1,4 @@
-"""Make a small data set, train a detector or segmentor on it, evaluate it and draw its predictions."""
+"""Make a small data set, train a detector, segmentor or classifier on it, evaluate it and draw its predictions."""
 import argparse
 
 from mmengine.config import DictAction

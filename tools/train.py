@@ -11,6 +11,8 @@ def main() -> None:
                         help='go on from CKPT, or from the latest checkpoint of the work dir')
     parser.add_argument('--no-pretrained', action='store_true',
                         help='train from scratch: no pretrained weights, nothing frozen')
+    parser.add_argument('--backbone', metavar='CONFIG', help='take the network of this config\'s backbone, such as '
+                        'configs/ablation/table1_ccct.py')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs a GPU)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate with the batch size')
     parser.add_argument('--seed', type=int, help='seed of Python, NumPy and torch')

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Tuple, Union
+from typing import Callable, Iterator, List, NamedTuple, Tuple, Union
 
 import numpy as np
 
@@ -73,8 +73,27 @@ def make_digits(out_dir: Union[str, Path], config: DigitsConfig = DigitsConfig()
     Raises:
         FileExistsError: ``out_dir`` holds something else, or digits made with other settings.
     """
-    out_dir = Path(out_dir)
-    settings = asdict(config)
+    def write(root: Path) -> None:
+        for split in ('train', 'val'):
+            _write_split(root, split, config)
+
+    return make_once(Path(out_dir), asdict(config), write)
+
+
+def make_once(out_dir: Path, settings: dict, write: Callable[[Path], None]) -> bool:
+    """Make a folder of data whole or not at all, or leave it be where it was made with the same settings.
+
+    Args:
+        out_dir: The folder.
+        settings: What it is made with; kept in it.
+        write: Writes the data into the folder that it is given.
+
+    Returns:
+        bool: True if the data were made now, False if they were there.
+
+    Raises:
+        FileExistsError: ``out_dir`` holds something else, or data made with other settings.
+    """
     if out_dir.exists() and any(out_dir.iterdir()):
         try:
             made_with = json.loads((out_dir / MANIFEST).read_text())
@@ -88,8 +107,7 @@ def make_digits(out_dir: Union[str, Path], config: DigitsConfig = DigitsConfig()
     # Made beside its place and moved there whole, so that what is interrupted leaves nothing that looks complete.
     with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f'.{out_dir.name}-') as tmp:
         root = Path(tmp) / out_dir.name
-        for split in ('train', 'val'):
-            _write_split(root, split, config)
+        write(root)
         (root / MANIFEST).write_text(json.dumps(settings, indent=2))
         if out_dir.exists():
             out_dir.rmdir()  # empty

@@ -8,9 +8,13 @@ from mmengine.device import is_cuda_available, is_mlu_available, is_musa_availab
 from mmengine.logging import print_log
 
 from ..errors import UserError
+from ..models import NextViT
+from ..models.arch import parse_arch
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
+NETWORK_KEYS = ('arch', 'sr_mode', 'norm_cfg', 'act_cfg')  # of a NextViT config, what makes it another network
+PIPELINE = '_test_pipeline'  # how the variables that --pipeline names end
 
 
 def load_config(path: str, options: Optional[dict] = None) -> Config:
@@ -24,7 +28,7 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})
-    except (OSError, SyntaxError, KeyError, TypeError, AssertionError) as error:
+    except (OSError, ImportError, SyntaxError, KeyError, TypeError, AssertionError) as error:
         raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
     return cfg
 
@@ -73,6 +77,47 @@ def train_from_scratch(cfg: Config) -> None:
         if key == 'init_cfg' or key in backbone:
             backbone[key] = value
     print_log('training from scratch: no pretrained weights, no frozen stage, every BN learns', 'current')
+
+
+def use_backbone(cfg: Config, path: str) -> None:
+    """Give the model the network of another config's backbone, and its neck and heads the widths of its maps.
+
+    The network is :data:`NETWORK_KEYS` of ``path``'s ``model.backbone``, such as those of ``configs/ablation/``;
+    everything else, such as drop rates, weights and what is frozen, stays the recipe's.
+
+    Raises:
+        UserError: One of the two backbones is no NextViT, or its arch is wrong.
+    """
+    backbone, other = _backbone(cfg), _backbone(load_config(path))
+    for source, found in ((cfg.filename, backbone), (path, other)):
+        if not is_nextvit(found):
+            raise UserError(f'--backbone puts one Next-ViT in the place of another; that of {source} is '
+                            f'{found.get("type")!r}')
+    for key in NETWORK_KEYS:
+        if key in other:
+            backbone[key] = other[key]
+    try:
+        widths = [stage.out_channels for stage in parse_arch(backbone.get('arch', 'small')).stages]
+    except ValueError as error:
+        raise UserError(f'{path}: {error}') from None
+    indices = backbone.get('out_indices', (0, 1, 2, 3))
+    if max(indices) >= len(widths):
+        raise UserError(f'{path} has {len(widths)} stages, and {cfg.filename} takes the maps of stage '
+                        f'{max(indices) + 1}')
+    taken = [widths[i] for i in indices]
+    model = cfg.model
+    if 'in_channels' in (model.get('neck') or {}):
+        model.neck.in_channels = taken
+    else:
+        for name in ('decode_head', 'auxiliary_head', 'head'):
+            heads = model.get(name) or []
+            for head in heads if isinstance(heads, (list, tuple)) else [heads]:
+                index = head.get('in_index', -1)
+                head.in_channels = [taken[i] for i in index] if isinstance(index, (list, tuple)) else taken[index]
+    hooks = cfg.get('custom_hooks') or []
+    cfg.custom_hooks = [hook for hook in hooks if hook['type'] != 'PublishedRunHook']
+    if len(cfg.custom_hooks) < len(hooks):
+        print_log('another backbone than the published: not compared with the published run', 'current')
 
 
 def use_amp(cfg: Config) -> None:
@@ -140,6 +185,28 @@ def use_tta(cfg: Config) -> None:
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
         evaluator.prefix = 'ms'
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
+
+
+def use_test_pipeline(cfg: Config, name: str) -> None:
+    """Test with another of the config's pipelines, its variable ``<name>_test_pipeline``, such as timm's.
+
+    Raises:
+        UserError: The config has no such pipeline.
+    """
+    pipeline = cfg.get(name + PIPELINE)
+    if not pipeline:
+        there = sorted(key[:-len(PIPELINE)] for key in cfg if key.endswith(PIPELINE))
+        raise UserError(f'--pipeline {name} needs {name}{PIPELINE} in {cfg.filename}, which has '
+                        + (f'those of {", ".join(there)}' if there else 'none of such a name'))
+    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = pipeline
+    cfg.tested_pipeline = name  # kept with the results, by the config that MMEngine writes beside them
+
+
+def is_nextvit(backbone: dict) -> bool:
+    """Whether a backbone's config is one of ours, by name, with or without scope, or by class."""
+    kind = backbone.get('type')
+    return kind is NextViT or str(kind).split('.')[-1] == 'NextViT'
 
 
 def _backbone(cfg: Config) -> dict:

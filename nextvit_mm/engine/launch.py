@@ -61,6 +61,7 @@ def train(config: str,
           launcher: str = 'none',
           resume: Optional[str] = None,
           no_pretrained: bool = False,
+          backbone: Optional[str] = None,
           amp: bool = False,
           auto_scale_lr: bool = False,
           seed: Optional[int] = None) -> Runner:
@@ -74,6 +75,7 @@ def train(config: str,
         launcher: ``'none'``, or what started the processes of a distributed run.
         resume: A checkpoint to go on from, or ``'auto'`` for the latest one of the work dir, if any.
         no_pretrained: Train from scratch, with nothing frozen.
+        backbone: A config whose backbone's network is taken, such as one of ``configs/ablation/``.
         amp: Automatic mixed precision.
         auto_scale_lr: Scale the rate with the batch size.
         seed: Seed of Python, NumPy and torch. Default: the config's, or a random one, which is logged.
@@ -89,6 +91,8 @@ def train(config: str,
         cfgs.use_amp(cfg)
     if auto_scale_lr:
         cfgs.use_auto_scale_lr(cfg)
+    if backbone:
+        cfgs.use_backbone(cfg, backbone)
     if no_pretrained:
         cfgs.train_from_scratch(cfg)
     if seed is not None:
@@ -122,7 +126,8 @@ def test(config: str,
          launcher: str = 'none',
          out: Optional[str] = None,
          show_dir: Optional[str] = None,
-         tta: bool = False) -> dict:
+         tta: bool = False,
+         pipeline: Optional[str] = None) -> dict:
     """Evaluate a checkpoint; the arguments are the flags of ``tools/test.py``.
 
     Args:
@@ -131,6 +136,7 @@ def test(config: str,
         out: ``.pkl`` file for all predictions.
         show_dir: Folder for a picture of every prediction.
         tta: Test with the config's test-time augmentation; metrics are then named ``ms/…``.
+        pipeline: Test with the config's pipeline ``<pipeline>_test_pipeline`` instead of its usual one.
 
     Returns:
         dict: Metrics by name.
@@ -151,10 +157,16 @@ def test(config: str,
         cfg.model = dict(type='ExportedModel', path=checkpoint)
         # It reads the pictures itself; and processes that fork workers beside OpenVINO's threads were seen to crash.
         cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
-    if tta and exported:
-        raise UserError(f'--tta is for checkpoints, and {checkpoint} is an exported model')
+    if (tta or pipeline) and exported:
+        raise UserError(f'{"--tta" if tta else "--pipeline"} is for checkpoints, and {checkpoint} is an exported model')
+    if tta and pipeline:
+        raise UserError('--tta and --pipeline both say how to test: give one of them')
     if tta:
         cfgs.use_tta(cfg)
+    if pipeline:
+        cfgs.use_test_pipeline(cfg, pipeline)
+    # The runner would load what training starts or goes on from over the checkpoint.
+    cfg.load_from, cfg.resume = None, False
     runner = _build_runner(cfg)
     if not exported:
         loaded = load_exactly(runner.model, checkpoint, cfg.filename, runner.logger)

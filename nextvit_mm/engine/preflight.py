@@ -72,14 +72,14 @@ def check_resumable(path: str) -> None:
 
 
 def check_pretrained(cfg: Config) -> None:
-    """See that the weights that the backbone starts from are there; published ones are fetched now.
+    """See that the weights that the backbone or the model starts from are there; published ones are fetched now.
 
     Raises:
         UserError: They are not, or cannot be fetched.
     """
     init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg') or []
-    for init in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
-        name = init.get('checkpoint') or ''
+    names = [init.get('checkpoint') or '' for init in (init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg])]
+    for name in [*names, cfg.get('load_from') or '']:
         if name in ZOO:
             locate_weights(name)
         elif name.startswith('hf-hub:'):

@@ -1,5 +1,5 @@
 """While a run trains: how far it is from the published one."""
-from typing import Dict, Optional, Sequence, Union
+from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -10,9 +10,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..weights.zoo import ZOO
-from .compare import (Comparison, loss_is_outside, mean_curve, metrics_outside, plan_comparison,
-                      published_evaluation, rate_is_published, same_schedule_iteration)
-from .published import load_run
+from .compare import (Comparison, is_printed_rate, loss_band, loss_is_outside, mean_curve, metrics_outside,
+                      plan_comparison, published_evaluation, same_schedule_iteration)
+from .published import PublishedEpochs, PublishedRun, load_run
 
 DataBatch = Optional[Union[dict, tuple, list]]
 
@@ -23,8 +23,8 @@ class PublishedRunHook(Hook):
 
     - In every line of the log, and in every visualization backend: ``published/loss``, the published loss at this
       point, and ``published/loss_difference``, this run's less it (as all of MMEngine's log: of the first process).
-    - After every 500 published iterations: the mean of every loss, over these iterations and all processes, beside
-      the published one.
+    - After every 500 published iterations, or every epoch of a classifier: the mean of every loss, over these
+      iterations and all processes, beside the published one.
     - After every evaluation: every metric beside the published one.
     - One warning when the loss leaves the published band (twice in a row), one when a metric does, one when the
       learning rate is not the published one; said once, also over resumed parts.
@@ -56,7 +56,7 @@ class PublishedRunHook(Hook):
             images_per_iter=loader.batch_sampler.batch_size * get_world_size(),
             max_iters=runner.max_iters,
             train_images=len(loader.dataset),
-            start_problem=_start_problem(runner, self.run.name))
+            start_problem=_start_problem(runner, self.run))
         off = self.comparison.scale is None
         lines = [f'not compared with the published run {self.run.name}:' if off else
                  f'compared with the published run {self.run.name}; band: docs/reproduction.md']
@@ -66,7 +66,8 @@ class PublishedRunHook(Hook):
             scale = self.comparison.scale
             self._loss = mean_curve(self.run, 'loss')
             self._windows = {round(record['iter'] * scale): record for record in self.run.train}
-            self._rates = {same_schedule_iteration(record['iter'], scale): record['lr'] for record in self.run.train}
+            self._rates = {same_schedule_iteration(self.run.rate_iteration(record), scale): record['lr']
+                           for record in self.run.train}
         self._save(runner)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None,
@@ -99,7 +100,7 @@ class PublishedRunHook(Hook):
 
     def _compare_rate(self, runner: Runner, iteration: int, published: float) -> None:
         rate = runner.message_hub.get_scalar('train/lr').current()
-        if not rate_is_published(rate, published):
+        if not is_printed_rate(self.run, rate, published):
             self._warn_once(runner, 'lr', f'the learning rate is {rate:.3e} in iteration {iteration:,}, '
                             f'{published:.3e} in the published run')
 
@@ -118,7 +119,8 @@ class PublishedRunHook(Hook):
         all_reduce(reduced, 'mean')  # every process logs the losses of its own images
         means = dict(zip(means, reduced.tolist()))
         self._report(runner, iteration, f'mean over {window} iterations', means, published)
-        self._outside = self._outside + 1 if loss_is_outside(means['loss'], published['loss']) else 0
+        outside = loss_is_outside(means['loss'], published['loss'], loss_band(self.run))
+        self._outside = self._outside + 1 if outside else 0
         if self._outside == 2:
             self._warn_once(runner, 'loss', f'the loss is {means["loss"]:.4f} on average over the last {window} '
                             f'iterations, {published["loss"]:.4f} in the published run')
@@ -147,19 +149,41 @@ class PublishedRunHook(Hook):
         self.comparison.save(runner.work_dir)
 
 
-def _start_problem(runner: Runner, run: str) -> Optional[str]:
+def _start_problem(runner: Runner, run: PublishedRun) -> Optional[str]:
     """What is not as published about the weights that a run began with; None if nothing is known to be."""
     if runner.iter > 0:  # resumed; how it began was written down then
         begun = Comparison.load(runner.work_dir)
         return begun.start_problem if begun else None
+    names = _weights_at_the_start(runner)
+    if isinstance(run, PublishedEpochs):
+        return _classifiers_start_problem(run.name, names)
     if runner.cfg.get('load_from'):
         return None
-    init_cfg = runner.cfg.get('model', {}).get('backbone', {}).get('init_cfg') or []
-    configs: Sequence[dict] = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    names = [config.get('checkpoint', '') for config in configs if 'Pretrained' in config.get('type', '')]
     if not names:
         return 'it starts from random weights, the published one from a pretrained backbone'
+    published = '6m' if '1n1k6m' in run.name else 'in1k'
     for name in names:
-        if name in ZOO and name.split('_')[1] != ('6m' if '1n1k6m' in run else 'in1k'):
-            return f'it starts from {name}, the published one from {"6m" if "1n1k6m" in run else "in1k"} weights'
+        if name in ZOO and name.split('_')[1] != published:
+            return f'it starts from {name}, the published one from {published} weights'
     return None
+
+
+def _classifiers_start_problem(run: str, names: Sequence[str]) -> Optional[str]:
+    """A classifier was trained from random weights at 224×224, and from the best of these at 384×384."""
+    size, side = run.split('_')[1], int(run.split('_')[-1])
+    if side == 224:
+        return f'it starts from {names[0]}, the published one from random weights' if names else None
+    weights = f'nextvit-{size}_in1k'
+    if not names:
+        return f'it starts from random weights, the published one from {weights}'
+    other = [name for name in names if name in ZOO and name != weights]
+    return f'it starts from {other[0]}, the published one from {weights}' if other else None
+
+
+def _weights_at_the_start(runner: Runner) -> List[str]:
+    """Names or files of the weights that a run, which does not go on from a checkpoint, begins with."""
+    if runner.cfg.get('load_from'):
+        return [runner.cfg.load_from]
+    init_cfg = runner.cfg.get('model', {}).get('backbone', {}).get('init_cfg') or []
+    configs: Sequence[dict] = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    return [config.get('checkpoint', '') for config in configs if 'Pretrained' in config.get('type', '')]

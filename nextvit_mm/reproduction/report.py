@@ -8,7 +8,7 @@ import numpy as np
 from ..analysis.drawing import pyplot, save_figure
 from ..analysis.logs import read_lines, read_scalars
 from ..errors import UserError
-from .compare import HEADLINES, LOSS_BAND, Comparison, published_evaluation
+from .compare import HEADLINES, Comparison, loss_band, published_evaluation
 from .published import PublishedRun, load_run
 
 OURS, THEIRS = '#d62728', '#1f77b4'
@@ -67,8 +67,6 @@ class RunReport:
             raise UserError('\n  '.join([f'{work_dir} cannot be compared with {found.run}:', *found.remarks])
                             + '\nTo lay them side by side all the same, give --scale')
         self.published: PublishedRun = load_run(run or found.run)
-        if not self.published.val:
-            raise UserError(f'{self.published.name} is a classification run, which is not compared here')
         same = found is not None and found.run == self.published.name
         self.scale: float = scale or (found.scale if same and found.scale else 1.0)
         self.remarks: List[str] = found.remarks if same and scale is None else []
@@ -105,16 +103,17 @@ class RunReport:
         """The loss at up to ten windows from first to last, and every headline metric of every evaluation."""
         ends, own, theirs = self.window_means('loss')
         chosen = sorted({round(i) for i in np.linspace(0, len(ends) - 1, LOSS_ROWS)}) if ends else []
-        points = [Point(ends[i], 'loss', own[i], theirs[i], LOSS_BAND * theirs[i]) for i in chosen]
+        band = loss_band(self.published)
+        points = [Point(ends[i], 'loss', own[i], theirs[i], band * theirs[i]) for i in chosen]
         for record in self.val:
             published = self._evaluation(record['iter'])
-            points += [Point(record['iter'], name, record[name], published[name], HEADLINES[name])
+            points += [Point(record['iter'], name, record[name], published[name], HEADLINES[name](published[name]))
                        for name in HEADLINES if name in record and published.get(name) is not None]
         return points
 
     def draw(self, out_file: Union[str, Path]) -> None:
         """Draw losses, learning rate and metrics, published and own, as PNG."""
-        losses = [name for name in self.published.train[0] if 'loss' in name]
+        losses = [name for name in self.published.train[0] if 'loss' in name and name != 'val_loss']
         losses.sort(key=lambda name: name != 'loss')
         # Where there is but one loss, it is the sum.
         losses = losses[:1] if len(losses) == 2 else losses
@@ -146,10 +145,10 @@ class RunReport:
         records = [record for record in self.published.train if record.get(name) is not None]
         x = np.array([record['iter'] * self.scale for record in records])
         y = np.array([record[name] for record in records])
-        axis.plot(x, y, color=THEIRS, zorder=4, label='published (mean of 500)')
+        axis.plot(x, y, color=THEIRS, zorder=4, label=f'published (mean of {self.published.WINDOW})')
         if name == 'loss':
-            axis.fill_between(x, (1 - LOSS_BAND) * y, (1 + LOSS_BAND) * y, color=THEIRS, alpha=0.15,
-                              label='published band')
+            band = loss_band(self.published)
+            axis.fill_between(x, (1 - band) * y, (1 + band) * y, color=THEIRS, alpha=0.15, label='published band')
         axis.plot([record['iter'] for record in self.train], [record.get(name, np.nan) for record in self.train],
                   color=OURS, alpha=0.3 if name != 'lr' else 1, linewidth=0.8 if name != 'lr' else 2,
                   linestyle='-' if name != 'lr' else '--', label='this run, as logged')
@@ -163,7 +162,8 @@ class RunReport:
         x = np.array([record['iter'] * self.scale for record in self.published.val])
         y = np.array([record[name] if record.get(name) is not None else np.nan for record in self.published.val])
         axis.plot(x, y, color=THEIRS, marker='.')
-        axis.fill_between(x, y - HEADLINES[name], y + HEADLINES[name], color=THEIRS, alpha=0.15)
+        band = HEADLINES[name](y)
+        axis.fill_between(x, y - band, y + band, color=THEIRS, alpha=0.15)
         own = [record for record in self.val if name in record]
         axis.plot([record['iter'] for record in own], [record[name] for record in own], color=OURS, marker='.',
                   linewidth=2)

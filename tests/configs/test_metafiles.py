@@ -4,9 +4,11 @@ import yaml
 
 from nextvit_mm.analysis.complexity import count_complexity
 from nextvit_mm.reproduction import load_errata, load_release, load_run, load_table
+from nextvit_mm.weights.zoo import HUB_FILE, ZOO
 
 from ..conftest import RECIPES, ROOT, load_config
 
+CLASSIFIERS = sorted((ROOT / 'configs' / 'classification').glob('*.py'))
 METRICS = {'box AP': 'box_ap', 'mask AP': 'mask_ap', 'mIoU': 'miou', 'mIoU(ms+flip)': 'miou_ms'}
 METHODS = dict(mask_rcnn='Mask R-CNN', semantic_fpn='Semantic FPN', upernet='UperNet')
 INDEX = yaml.safe_load((ROOT / 'model-index.yml').read_text())
@@ -17,13 +19,16 @@ MODELS = {model['Name']: model for metafile in METAFILES for model in metafile['
 def test_every_recipe_is_listed_once():
     assert sum(len(metafile['Models']) for metafile in METAFILES) == len(MODELS)
     assert sorted(model['Config'] for model in MODELS.values()) == sorted(
-        str(path.relative_to(ROOT)) for path in RECIPES)
+        str(path.relative_to(ROOT)) for path in RECIPES + CLASSIFIERS)
     for metafile in METAFILES:
         collections = {collection['Name'] for collection in metafile['Collections']}
         assert {model['In Collection'] for model in metafile['Models']} == collections
 
 
-@pytest.mark.parametrize('name', MODELS)
+TRAINED = [name for name in MODELS if not (name.startswith('nextvit_') and name.endswith('_6m'))]
+
+
+@pytest.mark.parametrize('name', TRAINED)
 def test_training(name):
     cfg, meta = load_config(ROOT / MODELS[name]['Config']), MODELS[name]['Metadata']
     run = load_run(cfg.custom_hooks[0].run)
@@ -33,7 +38,28 @@ def test_training(name):
     assert ('Weights' in MODELS[name]) == (meta['Batch Size'] == run.batch_size and not cfg.custom_hooks[0].get('note'))
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', [path.stem for path in CLASSIFIERS])
+def test_classifiers(name):
+    _, size, side = name.split('_')[:3]
+    arch, weights = dict(s='small', b='base', l='large')[size], '6m' if name.endswith('_6m') else 'in1k'
+    entry = ZOO[f'nextvit-{arch}_{weights}' + ('-384' if side == '384' else '')]
+    assert MODELS[name]['Weights'] == f'https://huggingface.co/{entry.hub_repo}/resolve/main/{HUB_FILE}'
+    row = next(r for r in load_release() if (r['method'], r['backbone'], r['weights']) == (
+        f'ImageNet-1K {side}', f'Next-ViT-{size.upper()}', entry.data))
+    assert [result['Metrics'] for result in MODELS[name]['Results']] == [
+        {'Top 1 Accuracy': float(row['top1'])}] == [{'Top 1 Accuracy': entry.top1}]
+    meta = MODELS[name]['Metadata']
+    if name in TRAINED:
+        memory = max(record['memory'] for record in load_run(f'nextvit_{arch}_in1k_{side}').train) / 1024
+        assert meta['Training Memory (GB)'] == round(memory, 1)
+    if weights == 'in1k':
+        pytest.importorskip('mmpretrain')
+        counted = count_complexity(load_config(ROOT / MODELS[name]['Config']), (int(side), int(side)))
+        for model in (MODELS[name], MODELS[f'{name}_6m']):
+            assert (model['Metadata']['Parameters'], model['Metadata']['FLOPs']) == (counted.params, counted.flops)
+
+
+@pytest.mark.parametrize('name', [name for name in MODELS if not name.startswith('nextvit_')])
 def test_results_are_the_published_ones(name):
     head, size = name.split('_nextvit_')[0], name.split('_nextvit_')[1][0].upper()
     schedule = name.split('_')[4 if head == 'semantic_fpn' or head == 'mask_rcnn' else 3]

@@ -356,7 +356,7 @@ def test_configs_say_how_pictures_are_resized(cases):
 @pytest.mark.parametrize('size', 'sbl')
 def test_published_classifiers_test_and_export(size, tmp_path):
     """On a folder of ImageNet's layout, and through the authors' evaluation transform in the runner."""
-    config = str(ROOT / 'configs' / 'classification' / f'nextvit_{size}_224_eval.py')
+    config = str(ROOT / 'configs' / 'classification' / f'nextvit_{size}_224.py')
     photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     for folder in ('val', 'meta'):
         (tmp_path / 'imagenet' / folder).mkdir(parents=True)

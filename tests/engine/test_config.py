@@ -7,7 +7,7 @@ from nextvit_mm.engine import config as cfgs
 from nextvit_mm.engine.preflight import check_checkpoint, check_data
 from nextvit_mm.errors import UserError
 
-from ..conftest import DETECTOR
+from ..conftest import DETECTOR, ROOT
 
 
 def cfg_of(**kwargs):
@@ -145,3 +145,63 @@ def test_tta_wraps_the_model_and_names_its_metrics():
 def test_tta_needs_a_config_that_has_it():
     with pytest.raises(UserError, match='tta_pipeline'):
         cfgs.use_tta(cfg_of(model=dict(type='M'), tta_model=dict(type='T')))
+
+
+ROWS = ROOT / 'configs' / 'ablation'
+
+
+@pytest.mark.parametrize('recipe, widths', [
+    ('detection/mask_rcnn_nextvit_s_1x', lambda model: model.neck.in_channels),
+    ('segmentation/semantic_fpn_nextvit_s_80k', lambda model: model.neck.in_channels),
+    ('segmentation/upernet_nextvit_s_160k', lambda model: model.decode_head.in_channels)])
+def test_another_backbone_brings_its_network_and_its_widths(recipe, widths):
+    cfg = cfgs.load_config(str(ROOT / 'configs' / f'{recipe}.py'))
+    before = cfg.model.backbone.to_dict()
+    cfgs.use_backbone(cfg, str(ROWS / 'table1_cccc.py'))
+    assert widths(cfg.model) == [96, 192, 384, 768]
+    after = cfg.model.backbone.to_dict()
+    assert after.pop('arch')['stages'][3] == dict(num_ncb=3, num_ntb=0, ncb_channels=768)
+    before.pop('arch')
+    assert after == before  # drop rates, norms, weights and what is frozen are the recipe's
+    assert cfg.custom_hooks == []  # there is no published run of it
+    if 'upernet' in recipe:
+        assert cfg.model.auxiliary_head.in_channels == 384
+
+
+def test_another_backbone_of_a_classifier_and_its_norm():
+    cfg = cfgs.load_config(str(ROOT / 'configs' / 'classification' / 'nextvit_s_224.py'))
+    cfgs.use_backbone(cfg, str(ROWS / 'table1_cccc.py'))
+    assert cfg.model.head.in_channels == 768
+    cfgs.use_backbone(cfg, str(ROWS / 'table9_ln_gelu.py'))
+    assert cfg.model.head.in_channels == 1024
+    assert (cfg.model.backbone.norm_cfg.type, cfg.model.backbone.act_cfg.type) == ('mmpretrain.LN2d', 'GELU')
+
+
+def test_a_backbone_of_another_kind_is_refused(tmp_path):
+    other = tmp_path / 'resnet.py'
+    other.write_text("model = dict(backbone=dict(type='ResNet', depth=50))\n")
+    with pytest.raises(UserError, match="resnet.py is 'ResNet'"):
+        cfgs.use_backbone(cfgs.load_config(DETECTOR), str(other))
+    other.write_text("model = dict(backbone=dict(type='NextViT', arch=dict(stem_channels=(8, 8, 8), stages=[])))\n")
+    with pytest.raises(UserError, match=r"resnet.py: arch\['stages'\]"):
+        cfgs.use_backbone(cfgs.load_config(DETECTOR), str(other))
+
+
+def test_another_backbone_with_lists_of_heads_and_with_fewer_stages(tmp_path):
+    cfg = cfgs.load_config(str(ROOT / 'configs' / 'segmentation' / 'upernet_nextvit_s_160k.py'))
+    head = cfg.model.auxiliary_head
+    cfg.model.auxiliary_head = [dict(head, in_index=1), dict(head, in_index=3)]
+    cfgs.use_backbone(cfg, str(ROWS / 'table1_cccc.py'))
+    assert [one.in_channels for one in cfg.model.auxiliary_head] == [192, 768]
+    short = tmp_path / 'short.py'
+    short.write_text("model = dict(backbone=dict(type='mmdet.NextViT', arch=dict(stem_channels=(8, 8, 8), stages=[\n"
+                     "    dict(num_ncb=1, num_ntb=0, ncb_channels=32)])))\n")
+    with pytest.raises(UserError, match='short.py has 1 stages, and .* takes the maps of stage 4'):
+        cfgs.use_backbone(cfg, str(short))
+
+
+def test_a_config_of_a_library_that_is_not_here_is_an_error(tmp_path):
+    config = tmp_path / 'other.py'
+    config.write_text("_base_ = 'mmnothing::_base_/default_runtime.py'\n")
+    with pytest.raises(UserError, match='other.py cannot be read as a config'):
+        cfgs.load_config(str(config))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nextvit_mm import NextViT
-from nextvit_mm.datasets import DigitsConfig
+from nextvit_mm.datasets import DigitClassesConfig, DigitsConfig
 from nextvit_mm.engine.demo import run_demo
 from nextvit_mm.errors import UserError
 
@@ -42,3 +42,22 @@ def test_the_demo_of_a_segmentor_starts_from_a_detector(head, tmp_path, capsys):
     assert 'mIoU 0.' in out and 'not in the file: norm0, norm1, norm2, norm3' in out
     for picture in ('predictions.png', 'losses.png'):
         assert matplotlib.image.imread(tmp_path / 'demo' / picture).std() > 0.02
+
+
+def test_the_demo_of_a_classifier_on_unseen_digits(tmp_path, capsys):
+    pytest.importorskip('mmpretrain')
+    quick = {**{key: value for key, value in QUICK.items() if not key.endswith('interval')},
+             'train_dataloader.batch_size': 4, 'default_hooks.logger.interval': 1}
+    config = str(ROOT / 'configs' / 'demo' / 'nextvit_s_digits.py')
+    classes = DigitClassesConfig(train=10, val=11, size=32)
+    for made in (True, False):
+        metrics = run_demo(config, str(tmp_path / 'digits'), str(tmp_path / f'demo{made}'), quick,
+                           DigitsConfig(train=1, val=1, size=64), classes)
+        out = capsys.readouterr().out
+        assert f'{tmp_path / "digits"}: {"made" if made else "already there"}' in out
+    assert 0 <= metrics['accuracy/top1'] <= 100
+    assert f'top-1 {metrics["accuracy/top1"] / 100:.3f}' in out and 'after 2 iterations' in out
+    for picture in ('predictions.png', 'losses.png'):
+        assert matplotlib.image.imread(tmp_path / 'demoTrue' / picture).std() > 0.02
+    with pytest.raises(UserError, match='imagenet holds digits made with other settings'):
+        run_demo(config, str(tmp_path / 'digits'), str(tmp_path / 'demo'), quick, DigitsConfig(train=1, val=1, size=64))

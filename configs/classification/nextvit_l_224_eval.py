@@ -1,2 +1,0 @@
-_base_ = 'nextvit_s_224_eval.py'
-model = dict(backbone=dict(arch='large'))
