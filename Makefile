@@ -1,4 +1,4 @@
-# make demo | make test | make segment | make learn | make benchmark — each sets everything up by itself, and only once.
+# make demo | make test | make segment | make learn | make benchmark | make ablation — each sets everything up by itself, and only once.
 VENV ?= .venv
 PYTHON ?= python3
 RUN := $(VENV)/bin/python
@@ -9,8 +9,9 @@ SEGMENT_DIR ?= work_dirs/segment
 LEARN_DIR ?= work_dirs/learn
 SEGMENTOR ?= semantic_fpn
 BENCHMARK_DIR ?= work_dirs/benchmark
+ABLATION_DIR ?= work_dirs/ablation
 
-.PHONY: help setup demo segment learn test benchmark
+.PHONY: help setup demo segment learn test benchmark ablation
 
 help:
 	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
@@ -18,6 +19,7 @@ help:
 	@echo "make segment  train Semantic FPN from the demo's backbone, or with SEGMENTOR=upernet UperNet"
 	@echo "make learn    the demo at four times the length"
 	@echo "make benchmark  speed of Next-ViT-S in every runtime here against timm's, with the machine's own limit"
+	@echo "make ablation   train the rows of the paper's Tables 1 and 8 on the small data set (an hour)"
 	@echo "make setup    only the environment, in $(VENV) (another place: make VENV=DIR …)"
 
 setup:
@@ -40,3 +42,8 @@ learn: setup
 benchmark: setup
 	@mkdir -p $(BENCHMARK_DIR)
 	@$(RUN) tools/benchmark.py targets --markdown $(BENCHMARK_DIR)/targets.md --json $(BENCHMARK_DIR)/targets.json
+
+ablation: setup
+	@$(RUN) tools/ablation.py --tables 1 8 --tasks segmentation --data-dir $(DEMO_DATA) --work-dir $(ABLATION_DIR)
+	@$(RUN) tools/reproduce.py --table 1 --runs $(ABLATION_DIR)
+	@$(RUN) tools/reproduce.py --table 8 --runs $(ABLATION_DIR)

@@ -70,7 +70,8 @@ def check_machine(venv: Path) -> None:
 def make_venv(venv: Path) -> Path:
     """The environment's Python; a half-made environment is completed, and any other folder is left alone."""
     if venv.exists() and any(venv.iterdir()) and not (venv / 'stamps').is_dir():
-        fail(f'{venv} exists and was not made by this set-up: remove it, or choose another place with `make VENV=DIR …`')
+        fail(f'{venv} exists and was not made by this set-up: remove it, or choose another place with '
+             '`make VENV=DIR …`')
     (venv / 'stamps').mkdir(parents=True, exist_ok=True)
     python = venv / 'bin' / 'python'
     works = python.exists() and subprocess.run(

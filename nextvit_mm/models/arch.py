@@ -160,8 +160,8 @@ def _check_block(path: str, spec: StageArch, kind: str) -> None:
     if kind == 'ntb':
         r = spec.mix_ratio
         if not _is_number(r) or not 0 <= r <= 1 or (r < 1 and split_ntb_channels(channels, r, spec.head_dim)[1] < 1):
-            raise ValueError(f"{path}['mix_ratio'] = {r!r} must be 0, 1, or between them and leave both E-MHSA and MHCA "
-                             f'at least one head of {spec.head_dim} of the {channels} channels')
+            raise ValueError(f"{path}['mix_ratio'] = {r!r} must be 0, 1, or between them and leave both E-MHSA and "
+                             f'MHCA at least one head of {spec.head_dim} of the {channels} channels')
 
 
 def _check_keys(path: str, mapping: Mapping, required: Sequence[str], known: Sequence[str]) -> None:

@@ -211,8 +211,9 @@ class NextViT(BaseModule):
         for (kind, channels), rate in zip(stage.blocks, drop_path_rates):
             block = BLOCKS.get(kind)
             if block is None:
-                raise ValueError(f"conv_block={kind!r} is not a block: take one of {', '.join(sorted(BLOCKS.module_dict))}, "
-                                 'or register yours in nextvit_mm.models.blocks.BLOCKS')
+                raise ValueError(f'conv_block={kind!r} is not a block: take one of '
+                                 f'{", ".join(sorted(BLOCKS.module_dict))}, or register yours in '
+                                 'nextvit_mm.models.blocks.BLOCKS')
             blocks.append(block(in_channels, channels, stride, stage, rate, options))
             in_channels, stride = channels, 1
         return nn.Sequential(OrderedDict(blocks=nn.Sequential(*blocks)))

@@ -1,7 +1,7 @@
 """Other networks' blocks in the place of the NCB (Table 7): MMPretrain's, behind an adapter.
 
 Each stands after the same PatchEmbed as the NCB, which alone changes width and size. Norm and activation are those of
-the network that a block comes from, except the bottleneck's, which are the backbone's, as both use BN and ReLU.
+the network that a block comes from; where both use the same, BN or ReLU, it is what the backbone is told to use.
 """
 import importlib
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .arch import StageArch
 from .blocks import BLOCKS, BlockOptions
-from .layers import Mlp, PatchEmbed
+from .layers import Mlp, PatchEmbed, build_norm
 
 
 class Peer(nn.Module, ABC):
@@ -94,7 +94,7 @@ class _OnTokens(nn.Module):
 class LocalMHRA(Peer):
     """UniFormer's block of its shallow stages, which none of the MM packages nor timm has.
 
-    Three residual steps: a depthwise 3×3 convolution for the position; BN, 1×1, depthwise 5×5 and 1×1 convolutions,
+    Its BN is the backbone's norm. Three residual steps: a depthwise 3×3 convolution for the position; BN, 1×1, depthwise 5×5 and 1×1 convolutions,
     the affinity of a 5×5 neighbourhood learnt for each channel; BN and an MLP of ratio 4 with GELU.
     """
 
@@ -103,13 +103,14 @@ class LocalMHRA(Peer):
         # Named, because recipes exempt from weight decay what has `norm` in its name.
         relation = nn.Sequential(
             OrderedDict(
-                norm=nn.BatchNorm2d(channels),
+                norm=build_norm(options.norm_cfg, channels),
                 value=nn.Conv2d(channels, channels, 1),
                 affinity=nn.Conv2d(channels, channels, 5, padding=2, groups=channels),
                 projection=nn.Conv2d(channels, channels, 1)))
         mlp = nn.Sequential(
             OrderedDict(
-                norm=nn.BatchNorm2d(channels), mlp=Mlp(channels, 4, options.drop_rate, dict(type='GELU'))))
+                norm=build_norm(options.norm_cfg, channels),
+                mlp=Mlp(channels, 4, options.drop_rate, dict(type='GELU'))))
         return nn.Sequential(_Residual(position), _Residual(relation, drop_path_rate), _Residual(mlp, drop_path_rate))
 
 

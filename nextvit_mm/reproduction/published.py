@@ -10,11 +10,13 @@ from ..errors import UserError
 
 DATA = Path(__file__).parent / 'data'
 TABLES = (4, 5, 6)
+ABLATION_TABLES = (1, 2, 7, 8, 9)
 # Under which name MMEngine logs a published metric, and in how many of its units one published unit comes.
 METRICS: Dict[str, Tuple[str, float]] = {
     **{f'{kind}_mAP{suffix}': (f'coco/{kind}_mAP{suffix}', 1.0)
        for kind in ('bbox', 'segm') for suffix in ('', '_50', '_75', '_s', '_m', '_l')},
-    **{name: (name, 100.0) for name in ('mIoU', 'mAcc', 'aAcc')}
+    **{name: (name, 100.0) for name in ('mIoU', 'mAcc', 'aAcc')},
+    'acc1': ('accuracy/top1', 1.0), 'acc5': ('accuracy/top5', 1.0),
 }
 
 
@@ -28,8 +30,7 @@ class PublishedRun:
         batch_size: Images of one iteration, over all GPUs.
         train_images: Images of the training set that can be drawn.
         train: Of every 500 iterations: ``iter`` (counted from 1), ``lr`` at it, and means of losses, accuracies,
-            ``time`` (s) and ``memory`` (MB) over the iterations up to it. None where the log had none. For a
-            classifier: the same of every ``epoch``, with ``acc1`` and ``acc5`` (%).
+            ``time`` (s) and ``memory`` (MB) over the iterations up to it. None where the log had none.
         val: Every evaluation: ``iter`` and metrics under the names and in the units in which MMEngine logs them.
     """
     name: str
@@ -52,6 +53,39 @@ class PublishedRun:
         """Iterations of the run."""
         return self.length * (self.epoch_length if self.unit == 'epochs' else 1)
 
+    def scale_of(self, images_per_iter: int, max_iters: int) -> float:
+        """Iterations that see as many images as one of this run, in a run of ``max_iters`` that sees as many in all."""
+        return self.batch_size / images_per_iter
+
+    def rate_iteration(self, record: Dict[str, Optional[float]]) -> int:
+        """An iteration, counted from 1, that was done with the rate of a record of ``train``."""
+        return record['iter']
+
+
+@dataclass(frozen=True)
+class PublishedEpochs(PublishedRun):
+    """A classifier's run, of which each epoch was logged: its rate, the mean of its loss, and an evaluation after it.
+
+    ``train`` holds of every ``epoch`` (from 0) what its log had, with ``acc1`` and ``acc5`` in %, and ``iter``, its
+    last iteration. What does not fill a batch at the end of an epoch was left out.
+    """
+
+    @property
+    def epoch_length(self) -> int:
+        return self.train_images // self.batch_size
+
+    @property
+    def WINDOW(self) -> int:
+        """Iterations of a mean: an epoch's."""
+        return self.epoch_length
+
+    def scale_of(self, images_per_iter: int, max_iters: int) -> float:
+        """Epochs are laid on epochs, which are whole numbers of iterations in both runs."""
+        return max_iters / self.max_iters
+
+    def rate_iteration(self, record: Dict[str, Optional[float]]) -> int:
+        return record['iter'] - self.epoch_length + 1
+
 
 def list_runs() -> List[str]:
     """Names of the published runs."""
@@ -71,13 +105,11 @@ def load_run(name: str) -> PublishedRun:
     data = json.loads(path.read_text())
     run = dict(name=name, **{key: data[key] for key in ('length', 'unit', 'batch_size', 'train_images')})
     if 'epochs' in data:
-        return PublishedRun(**run, train=_records(data['epochs']), val=[])
+        return _load_epochs(run, _records(data['epochs']))
     published = PublishedRun(**run, train=_records(data['train']), val=[])
     for record in _records(data['val']):
         iteration = record.get('iter') or record['epoch'] * published.epoch_length
-        published.val.append(dict(iter=iteration, **{
-            METRICS[key][0]: None if value is None else value * METRICS[key][1]
-            for key, value in record.items() if key in METRICS}))
+        published.val.append(dict(iter=iteration, **_metrics(record)))
     return published
 
 
@@ -97,6 +129,31 @@ def load_table(number: int) -> List[Dict[str, str]]:
     return _read_csv(f'table{number}.csv')
 
 
+def load_ablation(number: int) -> List[Dict[str, str]]:
+    """The rows of Table 1, 2, 7, 8 or 9: ``row``, ``config`` (its name in ``configs/ablation``, or ``''``), and as
+    printed ``tensorrt_ms``, ``top1``, ``box_ap``, ``miou``; ``''`` where that was not legible.
+
+    Raises:
+        UserError: It is another table.
+    """
+    if number not in ABLATION_TABLES:
+        raise UserError(f'table {number} has no ablations; there are {", ".join(map(str, ABLATION_TABLES))}')
+    return [row for row in _read_csv('ablation.csv') if row['table'] == str(number)]
+
+
+def config_file(name: str) -> Path:
+    """A config of this project by its name below ``configs``, in a source tree or in an installed package.
+
+    Raises:
+        UserError: It is in neither.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for root in (package.parent / 'configs', package / '.mim' / 'configs'):
+        if (root / f'{name}.py').is_file():
+            return root / f'{name}.py'
+    raise UserError(f'configs/{name}.py was not found beside or in {package}')
+
+
 def load_release() -> List[Dict[str, str]]:
     """The result tables of the authors' README, with the keys of :func:`load_table` and ``weights``."""
     return _read_csv('release.csv')
@@ -105,6 +162,18 @@ def load_release() -> List[Dict[str, str]]:
 def load_errata() -> List[Dict[str, str]]:
     """Misprints: ``source`` (``table5`` …), ``method``, ``backbone``, ``column``, ``printed``, ``correct``, ``why``."""
     return _read_csv('errata.csv')
+
+
+def _load_epochs(run: dict, records: List[dict]) -> PublishedEpochs:
+    ends = [sum(record['iters'] for record in records[:i + 1]) for i in range(len(records))]
+    return PublishedEpochs(
+        **run, train=[dict(record, iter=end) for record, end in zip(records, ends)],
+        val=[dict(iter=end, **_metrics(record)) for record, end in zip(records, ends)])
+
+
+def _metrics(record: Dict[str, Optional[float]]) -> Dict[str, Optional[float]]:
+    return {METRICS[key][0]: None if value is None else value * METRICS[key][1]
+            for key, value in record.items() if key in METRICS}
 
 
 def _records(columns: Dict[str, list]) -> List[dict]:

@@ -13,8 +13,9 @@ from ..analysis.drawing import pyplot, save_figure
 from ..analysis.logs import read_scalars
 from ..engine.config import load_config
 from ..errors import UserError
+from ..weights.zoo import ZOO
 from .compare import Comparison
-from .published import load_errata, load_release, load_run, load_table
+from .published import PublishedEpochs, config_file, load_errata, load_release, load_run, load_table
 
 SIZES = {'Next-ViT-S': 'small', 'Next-ViT-B': 'base', 'Next-ViT-L': 'large'}
 # Method of a row: published run and config of a size, and of 6M weights. {0} is small, {1} is s.
@@ -23,8 +24,8 @@ METHODS: Dict[str, Tuple[str, str]] = {
     'UperNet 160k': ('upernet_160k_nextvit_{0}', 'segmentation/upernet_nextvit_{1}_160k'),
     'Mask R-CNN 1x': ('mask_rcnn_1x_nextvit_{0}', 'detection/mask_rcnn_nextvit_{1}_1x'),
     'Mask R-CNN 3x': ('mask_rcnn_3x_nextvit_{0}', 'detection/mask_rcnn_nextvit_{1}_3x'),
-    'ImageNet-1K 224': ('nextvit_{0}_in1k_224', ''),
-    'ImageNet-1K 384': ('nextvit_{0}_in1k_384', ''),
+    'ImageNet-1K 224': ('nextvit_{0}_in1k_224', 'classification/nextvit_{1}_224'),
+    'ImageNet-1K 384': ('nextvit_{0}_in1k_384', 'classification/nextvit_{1}_384'),
 }
 METRICS = {4: ['top1'], 5: ['miou', 'miou_ms'], 6: ['box_ap', 'mask_ap']}
 TITLES = dict(top1='top-1', miou='mIoU', miou_ms='mIoU MS', box_ap='box AP', mask_ap='mask AP')
@@ -39,12 +40,13 @@ class RunResult:
     """What a run of this project reached.
 
     Attributes:
-        run: The published run that it reproduces.
+        run: The published run that it reproduces, or the published weights that it evaluates.
         work_dir: Where it lies.
-        metrics: Last values in %, by the tables' column names.
+        metrics: Last values in %, of classifiers those of the best epoch, by the tables' column names.
         progress: Share of the run that its last evaluation came after; 1 for a checkpoint that was only tested.
         remark: What keeps it from being the published recipe, finished; ``''`` if nothing.
         tested: Metrics that are of ``tools/test.py``, on a checkpoint that need not be the run's own.
+        notes: What was found that is no metric of the table.
     """
     run: str
     work_dir: Path
@@ -52,6 +54,7 @@ class RunResult:
     progress: float = 1.0
     remark: str = ''
     tested: Tuple[str, ...] = ()
+    notes: Tuple[str, ...] = ()
 
 
 @dataclass
@@ -144,13 +147,15 @@ def make_table(number: int, run_dirs: Sequence[str] = (), baselines: bool = True
 
 
 def run_name(row: Row) -> str:
-    """The published run of a Next-ViT row."""
+    """The published run of a Next-ViT row; of a classifier from ImageNet-1K-6M, whose training is not: its weights."""
+    if row.method.startswith('ImageNet') and row.weights.endswith('6M'):
+        return f'nextvit-{SIZES[row.backbone]}_6m' + ('-384' if row.method.endswith('384') else '')
     name = METHODS[row.method][0].format(SIZES[row.backbone])
     return name + ('_1n1k6m_pretrained' if row.weights.endswith('6M') else '')
 
 
 def find_runs(folder: str) -> Tuple[List[RunResult], List[str]]:
-    """The runs below a folder whose config has a :class:`PublishedRunHook`, trained or only tested.
+    """The runs below a folder whose config has a :class:`PublishedRunHook`, trained or only tested, or ``weights``.
 
     Returns:
         tuple[list[RunResult], list[str]]: The runs, and what was left out because it cannot be read.
@@ -174,21 +179,34 @@ def find_runs(folder: str) -> Tuple[List[RunResult], List[str]]:
 def _read_run(work_dir: Path) -> Optional[RunResult]:
     cfg = load_config(str(max(work_dir.glob('*/vis_data/config.py'))))
     name = next((hook.get('run') for hook in cfg.get('custom_hooks') or []
-                 if hook.get('type') == 'PublishedRunHook'), None)
+                 if hook.get('type') == 'PublishedRunHook'), cfg.get('weights'))
     if name is None:
         return None
-    load_run(name)  # or raise
+    if name not in ZOO:
+        load_run(name)  # or raise
     metrics, progress, remark, trained = {}, 1.0, '', ''
     logs = list(work_dir.glob('*/vis_data/scalars.json'))
-    if logs:
+    if logs and name not in ZOO:
         trained = max(logs).parents[1].name  # its time stamp
         metrics, progress, remark = _trained(work_dir, name)
     tested: Dict[str, float] = {}
+    notes: List[str] = []
     for file in sorted(work_dir.glob('*/*.json')):
         if file.parent.name > trained:
-            tested.update(_percent(json.loads(file.read_text())))
+            found, pipeline = _percent(json.loads(file.read_text())), _pipeline_of(file)
+            if pipeline:
+                notes += [f'{TITLES[key]} {value:.1f} with --pipeline {pipeline}' for key, value in found.items()
+                          if key in TITLES]
+            else:
+                tested.update(found)
     metrics = {**metrics, **tested}
-    return RunResult(name, work_dir, metrics, progress, remark, tuple(tested)) if metrics else None
+    return RunResult(name, work_dir, metrics, progress, remark, tuple(tested), tuple(notes)) if metrics else None
+
+
+def _pipeline_of(file: Path) -> str:
+    """The ``--pipeline`` that a test's metrics were found with; ``''`` for the config's own."""
+    config = file.parent / 'vis_data' / 'config.py'
+    return load_config(str(config)).get('tested_pipeline', '') if config.is_file() else ''
 
 
 def _trained(work_dir: Path, name: str) -> Tuple[Dict[str, float], float, str]:
@@ -203,6 +221,8 @@ def _trained(work_dir: Path, name: str) -> Tuple[Dict[str, float], float, str]:
     if comparison is not None and run.unit == 'iters':
         length = round(run.length * comparison.scale)
     step = val[-1]['step']
+    if isinstance(run, PublishedEpochs):  # the release's figures are of the best epoch, and its checkpoint is kept
+        val.sort(key=lambda record: record.get('accuracy/top1', 0.0))
     return _percent(val[-1]), step / length, '' if step >= length else f'at {run.unit[:-1]} {step:,} of {length:,}'
 
 
@@ -212,22 +232,9 @@ def _percent(record: Dict[str, float]) -> Dict[str, float]:
 
 def _model_of(row: Row) -> Tuple[Config, Optional[Tuple[int, int]]]:
     """The config that a row's model is in, and the size at which the paper counted it if not the usual one."""
-    if row.method.startswith('ImageNet'):
-        cfg = Config.fromfile(_config_file('_base_/models/nextvit_classifier'))
-        cfg.default_scope = 'mmpretrain'
-        cfg.model.backbone.arch = SIZES[row.backbone]
-        side = int(row.method.split()[-1])
-        return cfg, (side, side)
-    return Config.fromfile(_config_file(METHODS[row.method][1].format(None, SIZES[row.backbone][0]))), None
-
-
-def _config_file(name: str) -> Path:
-    """A config of this project, in a source tree or in an installed package."""
-    package = Path(__file__).resolve().parents[1]
-    for root in (package.parent / 'configs', package / '.mim' / 'configs'):
-        if (root / f'{name}.py').is_file():
-            return root / f'{name}.py'
-    raise UserError(f'configs/{name}.py was not found beside or in {package}')
+    cfg = Config.fromfile(config_file(METHODS[row.method][1].format(None, SIZES[row.backbone][0])))
+    side = int(row.method.split()[-1]) if row.method.startswith('ImageNet') else None
+    return cfg, side and (side, side)
 
 
 # --- printing -------------------------------------------------------------------------------------------------------
@@ -293,7 +300,7 @@ def footnotes(table: Table) -> List[str]:
             mark = '* ' if result.remark else '‡ ' if result.tested else ''
             what = [result.remark] if result.remark else []
             what += [f'{", ".join(TITLES[m] for m in result.tested)} by tools/test.py'] if result.tested else []
-            what += ['not shown: there is another'] if i else []
+            what += [*result.notes, *(['not shown: there is another'] if i else [])]
             notes.append(f'{mark if not i else ""}{row.method}, {row.backbone}: {result.work_dir}'
                          + (f' ({"; ".join(what)})' if what else ''))
     return notes + table.problems + [
@@ -305,30 +312,39 @@ def footnotes(table: Table) -> List[str]:
 def print_table(table: Table, style: str, file: TextIO) -> None:
     """Write a table as ``'text'``, ``'markdown'`` or ``'csv'`` (every column, and no footnotes)."""
     header, cells = table_cells(table, every_column=style == 'csv')
+    print_grid(header, cells, style, file, CAPTIONS[table.number], footnotes(table), text_columns=2)
+
+
+def print_grid(header: Sequence[str], cells: Sequence[Sequence[str]], style: str, file: TextIO, caption: str,
+               notes: Sequence[str], text_columns: int) -> None:
+    """Write a table as ``'text'``, ``'markdown'`` or ``'csv'`` (without caption and notes).
+
+    Headings such as ``'AP: paper', 'ours'`` are a group, named by its first.
+    """
     if style == 'csv':
         # A column's name is unique there, for whoever reads it by machine.
         group = ''
         names = []
         for name in header:
             group = name.split(':')[0] if ':' in name and not name.startswith('paper') else group
-            names.append(name if name in header[:2] or ':' in name else f'{group}: {name}')
+            names.append(name if name in header[:text_columns] or ':' in name or not group else f'{group}: {name}')
         csv.writer(file, lineterminator='\n').writerows([names, *cells])
         return
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
-    grid = RichTable(title=CAPTIONS[table.number] if style == 'text' else None,
+    grid = RichTable(title=caption if style == 'text' else None,
                      box=box.MARKDOWN if style == 'markdown' else box.SIMPLE_HEAD, padding=(0, 1))
     for i, name in enumerate(header):
         name = name.replace(': ', ':\n') if style == 'text' else name
-        grid.add_column(name, justify='left' if i < 2 else 'right', no_wrap=True)
+        grid.add_column(name, justify='left' if i < text_columns else 'right', no_wrap=True)
     for line in cells:
         grid.add_row(*line)
     console = Console(file=file, width=300, color_system=None)  # a narrower terminal wraps; nothing is cut off
     with console.capture() as capture:
         console.print(grid)
     file.write('\n'.join(line.rstrip() for line in capture.get().splitlines() if line.strip()) + '\n\n')
-    for note in footnotes(table):
+    for note in notes:
         console.print(('- ' if style == 'markdown' else '') + note, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -83,7 +83,8 @@ def load_to_start_from(model: nn.Module, checkpoint: str) -> None:
     model.load_state_dict({**own, **taken})
     fresh = [name for name in own if not name.startswith(PREFIX) and name not in taken]
     left = [name for name in whole if not name.startswith(PREFIX) and name not in taken]
-    print_log(f'{checkpoint}: {coverage.report()}; of the other parts {len(taken) - len(coverage.loaded)} tensors loaded; '
+    others = len(taken) - len(coverage.loaded)
+    print_log(f'{checkpoint}: {coverage.report()}; of the other parts {others} tensors loaded; '
               f'not loaded, because missing or of another shape in the file: {_parts(fresh)}; left in the file: '
               f'{_parts(left)}', 'current')
 

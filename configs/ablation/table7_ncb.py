@@ -1,0 +1,2 @@
+# Table 7, NCB: Next-ViT-S.
+_base_ = '../_base_/ablation.py'
