@@ -12,8 +12,8 @@ def main() -> None:
     parser.add_argument('--show-dir', metavar='DIR', help='draw every prediction into this folder')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation of the config (several scales, '
                         'flipped); metrics are named ms/…')
-    parser.add_argument('--pipeline', metavar='NAME', help='test with the config\'s NAME_test_pipeline, such as timm of '
-                        'the classifiers')
+    parser.add_argument('--pipeline', metavar='NAME', help='test with the config\'s NAME_test_pipeline, such as '
+                        'timm of the classifiers')
     add_common_arguments(parser)
     run_command(test, parser)
 

@@ -84,7 +84,8 @@ def resize_rule(cfg: Config, task: str, size: Optional[Sequence[int]], dynamic: 
         return dict(exact=size, **how), size
     if not size and scale and task == 'segmentation':
         raise UserError(f'the test pipeline of {cfg.filename} gives pictures of many shapes, and padding would '
-                        'change a segmentor\'s result: give --size HEIGHT WIDTH for pictures of one shape, or --dynamic size')
+                        'change a segmentor\'s result: give --size HEIGHT WIDTH for pictures of one shape, or '
+                        '--dynamic size')
     size = size or (scale[::-1] if scale else _size_of_first_picture(cfg, factor))
     return dict(canvas=size, **how), size
 

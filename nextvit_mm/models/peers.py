@@ -94,8 +94,9 @@ class _OnTokens(nn.Module):
 class LocalMHRA(Peer):
     """UniFormer's block of its shallow stages, which none of the MM packages nor timm has.
 
-    Its BN is the backbone's norm. Three residual steps: a depthwise 3×3 convolution for the position; BN, 1×1, depthwise 5×5 and 1×1 convolutions,
-    the affinity of a 5×5 neighbourhood learnt for each channel; BN and an MLP of ratio 4 with GELU.
+    Three residual steps: a depthwise 3×3 convolution for the position; BN, 1×1, depthwise 5×5 and 1×1 convolutions,
+    the affinity of a 5×5 neighbourhood learnt for each channel; BN and an MLP of ratio 4 with GELU. Its BN is the
+    backbone's norm.
     """
 
     def make_block(self, channels: int, stage: StageArch, drop_path_rate: float, options: BlockOptions) -> nn.Module:

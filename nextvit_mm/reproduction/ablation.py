@@ -131,8 +131,8 @@ def train_rows(tables: Sequence[int], tasks: Sequence[str], data_dir: str, work_
         if (folder / RESULT).is_file():
             done = read_result(folder)
             if done['settings'] != settings:
-                raise UserError(f'{folder} was run with other settings ({done["settings"]}): remove it, or choose another '
-                                '--work-dir')
+                raise UserError(f'{folder} was run with other settings ({done["settings"]}): remove it, or choose '
+                                'another --work-dir')
             print(f'{title}: done before, {done["metric"]:.1f} %', flush=True)
             continue
         print(title, flush=True)
@@ -239,7 +239,7 @@ CAPTIONS = {1: 'Table 1: hybrid strategies', 2: 'Table 2: N and L of stage 3', 7
 NOT_LEGIBLE = (2, 9)
 _WITHIN = 'rows have multiply-adds within 6 % of those of Next-ViT-S (the paper: about its TensorRT latency)'
 _DEPTHS = 'all rows have the depths of Next-ViT-S'
-MATCHED = {1: _WITHIN, 2: 'they are those of the row\'s name, all else is Next-ViT-S\'s', 7: _WITHIN, 8: _DEPTHS, 9: _DEPTHS}
+MATCHED = {1: _WITHIN, 2: 'all but stage 3 is that of Next-ViT-S', 7: _WITHIN, 8: _DEPTHS, 9: _DEPTHS}
 
 
 def table_cells(rows: Sequence[AblationRow]) -> Tuple[List[str], List[List[str]]]:
@@ -276,8 +276,8 @@ def _demo(row: AblationRow, task: str) -> str:
 
 def footnotes(number: int, rows: Sequence[AblationRow], machine: Optional[dict] = None) -> List[str]:
     """What the columns mean, and how long the runs took."""
-    notes = ['Params and FLOPs: of the classifier at 224×224, all multiply-adds; the depths of the paper\'s rows are not '
-             f'printed; here {MATCHED[number]}']
+    notes = ['Params and FLOPs: of the classifier at 224×224, all multiply-adds; the paper does not print the '
+             f'depths of its rows; here {MATCHED[number]}']
     if number in NOT_LEGIBLE:
         notes.append(f'the figures that Table {number} prints were not legible in the copy of the paper that this '
                      'project had, and are left out')

@@ -297,7 +297,8 @@ def test_the_guides_config_makes_a_classifier_of_a_folder(tmp_path):
         for name, level in (('even', 40), ('odd', 200)):
             (tmp_path / 'data' / split / name).mkdir(parents=True)
             for i in range(4):
-                Image.new('RGB', (48, 40), (level, 90 + 10 * i, 120)).save(tmp_path / 'data' / split / name / f'{i}.jpg')
+                picture = Image.new('RGB', (48, 40), (level, 90 + 10 * i, 120))
+                picture.save(tmp_path / 'data' / split / name / f'{i}.jpg')
     torch.save(dict(state_dict={f'backbone.{key}': value for key, value in NextViT(
         'small', out_indices=(3, ), out_norm='last').state_dict().items()}), tmp_path / 'start.pth')
     small = {f'{loader}_dataloader.dataset.pipeline.1.scale': 64 for loader in ('train', 'val')}
