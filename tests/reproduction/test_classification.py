@@ -13,7 +13,7 @@ from nextvit_mm.reproduction.compare import (EPOCH_LOSS_BAND, HEADLINES, TOP1_BA
                                              loss_band, metrics_outside, plan_comparison, same_schedule_iteration)
 from nextvit_mm.reproduction.published import PublishedEpochs
 from nextvit_mm.reproduction.report import RunReport, compare_run
-from nextvit_mm.reproduction.tables import find_runs, make_table, print_table
+from nextvit_mm.reproduction.tables import find_runs, footnotes, make_table, print_table
 
 from .test_hook import LR, build_runner, train  # noqa: F401 (a fixture)
 from .test_tables import write_config
@@ -189,7 +189,13 @@ def test_table_4_finds_trained_and_tested_classifiers(tmp_path):
         file.parent.mkdir(parents=True)
         file.write_text(config + '\n')
         (file.parents[1] / 'x.json').write_text(json.dumps({'accuracy/top1': dict(b=83.15, c=86.32, d=84.9)[folder]}))
+    # Another evaluation of the same weights, later, with timm's transform: told, but not the table's metric.
+    other = tmp_path / 'd' / '20260102_000000'
+    (other / 'vis_data').mkdir(parents=True)
+    (other / 'vis_data' / 'config.py').write_text("weights = 'nextvit-small_6m'\ntested_pipeline = 'timm'\n")
+    (other / 'x.json').write_text(json.dumps({'accuracy/top1': 85.0}))
     table = make_table(4, [str(tmp_path)], baselines=False)
+    assert any('top-1 85.0 with --pipeline timm' in note for note in footnotes(table))
     text = io.StringIO()
     print_table(table, 'csv', text)
     found = {(r['method'], r['backbone']): r['top-1: ours'] for r in csv.DictReader(io.StringIO(text.getvalue()))}
