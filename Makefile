@@ -19,7 +19,7 @@ help:
 	@echo "make segment  train Semantic FPN from the demo's backbone, or with SEGMENTOR=upernet UperNet"
 	@echo "make learn    the demo at four times the length"
 	@echo "make benchmark  speed of Next-ViT-S in every runtime here against timm's, with the machine's own limit"
-	@echo "make ablation   train the rows of the paper's Tables 1 and 8 on the small data set (an hour)"
+	@echo "make ablation   train the rows of the paper's Tables 1 and 8 on the small data set: 13 short trainings"
 	@echo "make setup    only the environment, in $(VENV) (another place: make VENV=DIR …)"
 
 setup:
