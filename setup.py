@@ -42,7 +42,7 @@ SEGMENTATION = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']  # MMSegmentation i
 CLASSIFICATION = ['mmpretrain>=1.2,<2']
 WEIGHTS = ['huggingface_hub', 'safetensors']
 DEMO = ['scikit-learn', 'pillow', 'tqdm', 'pycocotools']
-ANALYSIS = ['matplotlib']
+ANALYSIS = ['matplotlib>=3.6']
 DEPLOY = ['onnx', 'onnxscript', 'onnxruntime', 'openvino>=2024.1', 'nncf>=2.10', 'coremltools>=8', 'pillow']
 VISUALIZE = ['grad-cam>=1.5', 'timm>=1.0.11', *ANALYSIS]
 BENCHMARK = ['timm>=1.0.11', *ANALYSIS, *DEPLOY]
