@@ -6,8 +6,10 @@ from pathlib import Path
 from nextvit_mm.datasets import DigitClassesConfig, DigitsConfig, make_digit_classes, make_digits
 
 
-EPILOG = """
-The classification set takes the seed alone: 5,760 and 360 pictures of 64x64, one digit on each.
+CLASSES = DigitClassesConfig()
+EPILOG = f"""
+The classification set takes the seed alone: {CLASSES.train:,} and {CLASSES.val} pictures, one digit on each,
+{CLASSES.size}×{CLASSES.size} pixels.
 """
 
 

@@ -1,9 +1,2 @@
-# Table 2, N = 9, L = 1 in stage 3.
-_base_ = '../_base_/ablation.py'
-stages = [
-    dict(num_ncb=3, num_ntb=0, ncb_channels=96),
-    dict(num_ncb=3, num_ntb=1, ncb_channels=192, ntb_channels=256, sr_ratio=4),
-    dict(num_ncb=9, num_ntb=1, ncb_channels=384, ntb_channels=512, sr_ratio=2),
-    dict(num_ncb=2, num_ntb=1, ncb_channels=768, ntb_channels=1024),
-]
-model = dict(backbone=dict(arch=dict(stages=stages)))
+# Table 2, N = 9, L = 1 in stage 3: CHHH of Table 1.
+_base_ = 'table1_chhh.py'

@@ -125,18 +125,23 @@ def measure_training(candidates: Sequence[str] = CANDIDATES,
     if memory:
         for row in result.rows:
             say(f'peak memory of {row.key}')
-            row.memory = peak_memory(row, seed, device, torch.get_num_threads())
+            try:
+                row.memory = peak_memory(row, seed, device, torch.get_num_threads())
+            except UserError as why:  # the times are good all the same
+                result.skipped.append(dict(key=row.key, shape=shape_name(row.shape),
+                                           reason=f'its memory: {str(why).splitlines()[-1]}'))
     result.finish(REFERENCE)
     return result
 
 
 def peak_memory(row: TrainingRow, seed: int, device: str, threads: int) -> Optional[int]:
-    """Peak memory of two steps in a process of their own, bytes; None where it cannot be measured."""
-    try:
-        return run_apart(_measure_memory, 'memory was not measured', candidate=row.candidate, precision=row.precision,
-                         shape=row.shape, seed=seed, device=device, threads=threads)
-    except UserError:  # most likely for want of memory: two copies are more than the one that was timed
-        return None
+    """Peak memory of two steps in a process of their own, bytes; None where the system does not tell.
+
+    Raises:
+        UserError: The process failed, most likely for want of memory.
+    """
+    return run_apart(_measure_memory, 'memory was not measured', candidate=row.candidate, precision=row.precision,
+                     shape=row.shape, seed=seed, device=device, threads=threads)
 
 
 def _parse_key(key: str) -> Tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Iterator, NamedTuple, Union
 
 import numpy as np
 
-from .digits import CLASSES, _background, _bright_colour, _digits, _photos, _resize, make_once
+from .digits import CLASSES, background, bright_colour, load_photos, load_split, make_once, paint, resize
 
 SPLITS = ('train', 'val')
 
@@ -63,8 +63,8 @@ def make_digit_classes(out_dir: Union[str, Path], config: DigitClassesConfig = D
 
 def draw_labelled(split: str, config: DigitClassesConfig) -> Iterator[LabelledPicture]:
     """The pictures of ``'train'`` or ``'val'``, one after the other."""
-    digits, labels = _digits(split)
-    photos = _photos()
+    digits, labels = load_split(split)
+    photos = load_photos()
     rng = np.random.default_rng([config.seed, SPLITS.index(split)])
     picks = _in_turn(labels, rng)
     for number in range(getattr(config, split)):
@@ -82,12 +82,10 @@ def _in_turn(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw(rng: np.random.Generator, digit: np.ndarray, photos, config: DigitClassesConfig) -> np.ndarray:
-    image = _background(rng, photos, config.size)
+    image = background(rng, photos, config.size)
     side = max(8, round(config.size * rng.uniform(config.min_scale, config.max_scale)))
     top, left = rng.integers(0, config.size - side + 1, 2)
-    alpha = np.clip((_resize(digit, side) - 0.35) / 0.3, 0, 1)[..., None]  # a soft edge, as in the demo's other data
-    patch = image[top:top + side, left:left + side]
-    patch[:] = (1 - alpha) * patch + alpha * _bright_colour(rng)
+    paint(image[top:top + side, left:left + side], resize(digit, side), bright_colour(rng))
     return image.round().astype(np.uint8)
 
 

@@ -117,14 +117,14 @@ def make_once(out_dir: Path, settings: dict, write: Callable[[Path], None]) -> b
 
 def draw_pictures(split: str, config: DigitsConfig) -> Iterator[Picture]:
     """The pictures of ``'train'`` or ``'val'``, one after the other."""
-    digits, labels = _digits(split)
-    photos = _photos()
+    digits, labels = load_split(split)
+    photos = load_photos()
     rng = np.random.default_rng([config.seed, list(COCO_SPLITS).index(split)])
     for _ in range(getattr(config, split)):
         yield _draw_picture(rng, digits, labels, photos, config)
 
 
-def _digits(split: str) -> Tuple[np.ndarray, np.ndarray]:
+def load_split(split: str) -> Tuple[np.ndarray, np.ndarray]:
     """(n, 8, 8) images in [0, 1] and (n,) labels of one split: every fifth digit of a class is for validation."""
     from sklearn.datasets import load_digits
     data = load_digits()
@@ -136,7 +136,7 @@ def _digits(split: str) -> Tuple[np.ndarray, np.ndarray]:
     return data.images[keep] / 16, data.target[keep]
 
 
-def _photos() -> List[np.ndarray]:
+def load_photos() -> List[np.ndarray]:
     from sklearn.datasets import load_sample_images
     return load_sample_images().images
 
@@ -144,7 +144,7 @@ def _photos() -> List[np.ndarray]:
 def _draw_picture(rng: np.random.Generator, digits: np.ndarray, labels: np.ndarray, photos: List[np.ndarray],
                   config: DigitsConfig) -> Picture:
     size = config.size
-    image = _background(rng, photos, size)
+    image = background(rng, photos, size)
     masks: List[np.ndarray] = []
     areas: List[int] = []
     kept: List[int] = []
@@ -155,22 +155,20 @@ def _draw_picture(rng: np.random.Generator, digits: np.ndarray, labels: np.ndarr
         pick = rng.integers(len(digits))
         side = max(8, round(size * rng.uniform(config.min_scale, config.max_scale)))
         top, left = rng.integers(0, size - side + 1, 2)
-        ink = _resize(digits[pick], side)
-        colour = _bright_colour(rng)
+        ink = resize(digits[pick], side)
+        colour = bright_colour(rng)
         mask = np.zeros((size, size), bool)
         mask[top:top + side, left:left + side] = ink > 0.5
         if any((old & ~mask).sum() < MIN_VISIBLE * area for old, area in zip(masks, areas)):
             continue
-        alpha = np.clip((ink - 0.35) / 0.3, 0, 1)[..., None]  # a soft edge around the mask's, at 0.5
-        patch = image[top:top + side, left:left + side]
-        patch[:] = (1 - alpha) * patch + alpha * colour
+        paint(image[top:top + side, left:left + side], ink, colour)
         masks = [old & ~mask for old in masks] + [mask]
         areas.append(int(mask.sum()))
         kept.append(pick)
     return Picture(image.round().astype(np.uint8), labels[kept], np.stack(masks))
 
 
-def _background(rng: np.random.Generator, photos: List[np.ndarray], size: int) -> np.ndarray:
+def background(rng: np.random.Generator, photos: List[np.ndarray], size: int) -> np.ndarray:
     """A square crop of a photograph, perhaps mirrored, darkened, as (size, size, 3) float."""
     photo = photos[rng.integers(len(photos))]
     side = rng.integers(min(photo.shape[:2]) // 3, min(photo.shape[:2]) + 1)
@@ -178,17 +176,23 @@ def _background(rng: np.random.Generator, photos: List[np.ndarray], size: int) -
     crop = photo[top:top + side, left:left + side, :]
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
-    image = np.stack([_resize(crop[..., c].astype(float), size) for c in range(3)], axis=-1)
+    image = np.stack([resize(crop[..., c].astype(float), size) for c in range(3)], axis=-1)
     return np.clip(image * rng.uniform(0.2, 0.6), 0, 255)
 
 
-def _bright_colour(rng: np.random.Generator) -> np.ndarray:
+def bright_colour(rng: np.random.Generator) -> np.ndarray:
     """A random RGB colour, every channel of which is brighter than nearly all of the darkened background."""
     hue, saturation, value = rng.random(), rng.uniform(0, 0.5), rng.uniform(0.85, 1)
     return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
 
-def _resize(array: np.ndarray, side: int) -> np.ndarray:
+def paint(patch: np.ndarray, ink: np.ndarray, colour: np.ndarray) -> None:
+    """Paint ink (s, s), 0 to 1, onto a patch (s, s, 3) of an image, in place."""
+    alpha = np.clip((ink - 0.35) / 0.3, 0, 1)[..., None]  # a soft edge around the mask's, at 0.5
+    patch[:] = (1 - alpha) * patch + alpha * colour
+
+
+def resize(array: np.ndarray, side: int) -> np.ndarray:
     from PIL import Image
     return np.asarray(Image.fromarray(array.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC))
 

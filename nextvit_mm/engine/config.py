@@ -33,6 +33,19 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
     return cfg
 
 
+def config_file(name: str) -> Path:
+    """A config of this project by its name below ``configs``, in a source tree or in an installed package.
+
+    Raises:
+        UserError: It is in neither.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for root in (package.parent / 'configs', package / '.mim' / 'configs'):
+        if (root / f'{name}.py').is_file():
+            return root / f'{name}.py'
+    raise UserError(f'configs/{name}.py was not found beside or in {package}')
+
+
 def set_work_dir(cfg: Config, work_dir: Optional[str]) -> None:
     """The folder for logs and checkpoints: the flag, else the config's own, else ``work_dirs/<config name>``."""
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(cfg.filename).stem)

@@ -17,11 +17,11 @@ from ..benchmark.machine import describe_machine
 from ..benchmark.rounds import Timer, hush
 from ..datasets import DigitsConfig, make_digits
 from ..deploy.fold import fold
-from ..engine.config import NETWORK_KEYS, load_config
+from ..engine.config import NETWORK_KEYS, config_file, load_config
 from ..engine.launch import train
 from ..errors import UserError
 from ..models import NextViT
-from .published import ABLATION_TABLES, config_file, load_ablation
+from .published import ABLATION_TABLES, load_ablation
 from .tables import print_grid
 
 RESULT = 'ablation.json'  # in the work dir of a finished run

@@ -141,19 +141,6 @@ def load_ablation(number: int) -> List[Dict[str, str]]:
     return [row for row in _read_csv('ablation.csv') if row['table'] == str(number)]
 
 
-def config_file(name: str) -> Path:
-    """A config of this project by its name below ``configs``, in a source tree or in an installed package.
-
-    Raises:
-        UserError: It is in neither.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for root in (package.parent / 'configs', package / '.mim' / 'configs'):
-        if (root / f'{name}.py').is_file():
-            return root / f'{name}.py'
-    raise UserError(f'configs/{name}.py was not found beside or in {package}')
-
-
 def load_release() -> List[Dict[str, str]]:
     """The result tables of the authors' README, with the keys of :func:`load_table` and ``weights``."""
     return _read_csv('release.csv')

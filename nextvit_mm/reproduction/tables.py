@@ -11,11 +11,11 @@ from mmengine.config import Config
 from ..analysis.complexity import Complexity, count_complexity
 from ..analysis.drawing import pyplot, save_figure
 from ..analysis.logs import read_scalars
-from ..engine.config import load_config
+from ..engine.config import config_file, load_config
 from ..errors import UserError
 from ..weights.zoo import ZOO
 from .compare import Comparison
-from .published import PublishedEpochs, config_file, load_errata, load_release, load_run, load_table
+from .published import PublishedEpochs, load_errata, load_release, load_run, load_table
 
 SIZES = {'Next-ViT-S': 'small', 'Next-ViT-B': 'base', 'Next-ViT-L': 'large'}
 # Method of a row: published run and config of a size, and of 6M weights. {0} is small, {1} is s.

@@ -13,7 +13,7 @@ from ..analysis.logs import quiet_log
 from ..errors import UserError
 from . import cam, sheets, taps
 from .spectrum import Spectra, share_of_noise
-from .subjects import Subject, load_beside, load_subject, read_config, settle_statistics, take_pictures, task_of
+from .subjects import Subject, load_beside, load_subject, read_config, settle_statistics, take_pictures
 
 BRANCHES = dict(low='E-MHSA branch', high='MHCA branch', mhsa='E-MHSA alone', mhca='MHCA alone')
 
@@ -111,11 +111,12 @@ def heatmap(config: str,
     pictures = take_pictures(cfg, images, count)
     subject = load_subject(cfg, checkpoint, size=_pair(size), device=device)
     model = subject.model
-    method = method or ('gradcam' if task_of(model) == 'classification' else 'layercam')
+    kind = cam.explained_kind(model)
+    method = method or ('gradcam' if kind == 'classifier' else 'layercam')
     label = cam.find_class(class_name, subject.classes, cam.count_classes(model))
     explanations: List[sheets.Explanation] = []
     with taps.stage_layers(subject.backbone) as layers:
-        usual = list(layers)[-1:] if task_of(model) == 'classification' else list(layers)
+        usual = list(layers)[-1:] if kind == 'classifier' else list(layers)
         chosen = sorted(set(stages)) if stages else usual
         for stage in chosen:
             if stage not in layers:
@@ -142,7 +143,7 @@ def heatmap(config: str,
     if not explanations:
         raise UserError(f'in none of {_plural(len(pictures), "picture")} there is anything to explain: give other '
                         '--images' + (', another --class' if class_name else '')
-                        + (', or a lower --min-score' if task_of(model) == 'detection' else ''))
+                        + (', or a lower --min-score' if kind == 'detector' else ''))
     name = cam.METHODS[method] + (' (whatever the class)' if method in cam.CLASS_FREE else '')
     sheets.draw_heat_maps(explanations, strides, f'{name} of {subject.title}', target)
     print(f'written: {target}')

@@ -67,15 +67,6 @@ class Subject:
         return place(picture, plain).tensor[0].transpose(1, 2, 0).clip(0, 255).round().astype(np.uint8)
 
 
-def task_of(model: nn.Module) -> str:
-    """``'detection'``, ``'segmentation'``, ``'classification'``, or ``'backbone'`` for anything else."""
-    if hasattr(model, 'roi_head'):
-        return 'detection'
-    if hasattr(model, 'decode_head'):
-        return 'segmentation'
-    return 'classification' if hasattr(model, 'head') and hasattr(model, 'extract_feat') else 'backbone'
-
-
 def read_config(config: str, data_root: Optional[str] = None, cfg_options: Optional[dict] = None) -> Config:
     """A config file with the changes of the command line, or one of a library, as ``mmdet::folder/name.py``."""
     if '::' in config:

@@ -253,6 +253,15 @@ def test_training_steps_agree():
     assert 'not measured' in report.as_text(report.training_table(result.rows))
 
 
+def test_memory_that_cannot_be_measured_is_told_with_its_reason(monkeypatch):
+    def killed(*args, **kwargs):
+        raise UserError('memory was not measured:\nout of memory')
+    monkeypatch.setattr('nextvit_mm.benchmark.training.run_apart', killed)
+    result = measure_training(only=['nextvit_s/fp32'], shape='2x64', rounds=1, warmup=0)
+    assert result.rows[0].memory is None and result.rows[0].median > 0
+    assert report.skipped_lines(result) == ['nextvit_s/fp32: its memory: out of memory']
+
+
 def test_a_wrong_training_row_is_named():
     with pytest.raises(UserError, match='fp8'):
         measure_training(only=['nextvit_s/fp8'])

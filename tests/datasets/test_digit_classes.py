@@ -6,7 +6,7 @@ from PIL import Image
 
 from nextvit_mm.datasets import DigitClassesConfig, DigitsConfig, make_digit_classes, make_digits
 from nextvit_mm.datasets.digit_classes import _in_turn, draw_labelled
-from nextvit_mm.datasets.digits import _digits
+from nextvit_mm.datasets.digits import load_split
 
 from ..conftest import ROOT, run_tool
 from .test_digits import digest
@@ -45,7 +45,7 @@ def test_same_seed_same_bytes(tmp_path):
 
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_every_digit_is_drawn_equally_often(split):
-    labels = _digits(split)[1]
+    labels = load_split(split)[1]
     turn = _in_turn(labels, np.random.default_rng(0))
     assert sorted(turn) == list(range(len(labels)))
     assert Counter(labels[turn[:10]]) == Counter(range(10)) and not np.array_equal(turn, np.sort(turn))
@@ -54,7 +54,7 @@ def test_every_digit_is_drawn_equally_often(split):
 
 def test_a_picture_shows_its_digit():
     """The brightest pixels are where the digit is large; what is drawn differs from the bare background."""
-    digits, labels = _digits('val')
+    digits, labels = load_split('val')
     means = np.stack([digits[labels == label].mean(0) for label in range(10)])
     right = 0
     for picture in draw_labelled('val', DigitClassesConfig(train=10, val=60, size=32, min_scale=1, max_scale=1)):

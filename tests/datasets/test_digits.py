@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from nextvit_mm.datasets import DigitsConfig, make_digits
-from nextvit_mm.datasets.digits import _digits, draw_pictures
+from nextvit_mm.datasets.digits import load_split, draw_pictures
 
 SMALL = DigitsConfig(train=3, val=2, size=64)
 
@@ -56,7 +56,7 @@ def test_coco_and_ade_say_the_same(tmp_path):
 
 
 def test_training_and_validation_use_different_digits():
-    train, val = (_digits(split) for split in ('train', 'val'))
+    train, val = (load_split(split) for split in ('train', 'val'))
     assert len(train[0]) + len(val[0]) == 1797
     assert set(train[1]) == set(val[1]) == set(range(10))
     assert 0.18 < len(val[0]) / 1797 < 0.22

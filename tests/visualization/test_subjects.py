@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nextvit_mm.errors import UserError
 from nextvit_mm.visualization import subjects
+from nextvit_mm.visualization.cam import explained_kind
 from tests.deploy.conftest import make_case
 
 PICTURES = [np.random.default_rng(i).integers(0, 256, (96, 128, 3), dtype=np.uint8) for i in range(3)]
@@ -28,7 +29,7 @@ def test_what_is_shown_is_what_goes_in(case):
     exact = subjects.load_subject(case.cfg, case.checkpoint, size=[64, 80], exact=True)
     assert exact.prepare(PICTURES[0]).shape[2:] == (64, 80)
     assert subject.title == 'semantic_fpn_nextvit_s_digits, weights of semantic_fpn.pth'
-    assert subjects.task_of(subject.model) == 'segmentation' and len(subject.classes) == 11
+    assert explained_kind(subject.model) == 'segmentor' and len(subject.classes) == 11
 
 
 def test_the_title_names_the_weights_that_the_config_names(case):
