@@ -1,10 +1,12 @@
 """Next-ViT (arXiv 2207.05501) for MMDetection, MMSegmentation and MMPretrain. Importing it registers everything."""
 from .engine.schedulers import WarmupCosineEpochLR
 from .models import NextViT
+from .ops import install as install_operators
 from .reproduction import PublishedRunHook
 from .version import __version__
 from .weights import allow_mmengine_checkpoints, get_model, list_models
 
 allow_mmengine_checkpoints()
+install_operators()
 
 __all__ = ['NextViT', 'PublishedRunHook', 'WarmupCosineEpochLR', '__version__', 'get_model', 'list_models']
