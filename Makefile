@@ -11,11 +11,12 @@ SEGMENTOR ?= semantic_fpn
 BENCHMARK_DIR ?= work_dirs/benchmark
 ABLATION_DIR ?= work_dirs/ablation
 
-.PHONY: help setup demo segment learn test benchmark ablation
+.PHONY: help setup demo segment learn test matrix benchmark ablation
 
 help:
 	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
 	@echo "make test     run the tests"
+	@echo "make matrix   the core of the tests with other versions, an environment a row (some: make matrix ARGS='oldest onedl')"
 	@echo "make segment  train Semantic FPN from the demo's backbone, or with SEGMENTOR=upernet UperNet"
 	@echo "make learn    the demo at four times the length"
 	@echo "make benchmark  speed of Next-ViT-S in every runtime here against timm's, with the machine's own limit"
@@ -27,6 +28,9 @@ setup:
 
 test: setup
 	@$(RUN) -m pytest $(ARGS)
+
+matrix:
+	@$(PYTHON) tools/matrix.py $(ARGS)
 
 demo: setup
 	@$(RUN) tools/demo.py configs/demo/mask_rcnn_nextvit_s_digits.py --data-dir $(DEMO_DATA) --work-dir $(DEMO_DIR)
