@@ -6,7 +6,10 @@ import sys
 
 import pytest
 import setuptools
+import torch
 
+from nextvit_mm.deploy import backends
+from nextvit_mm.errors import UserError
 from nextvit_mm.needed import NEEDED
 
 from ..conftest import ROOT
@@ -91,6 +94,14 @@ def import_with(tmp_path, monkeypatch, **modules):
     (dict(mmengine='0.10.3', mmcv='1.7.2'), 'nextvit_mm needs mmcv 2.0.0 or later, and 1.7.2 is installed')])
 def test_a_missing_or_old_mm_package_is_one_line(modules, message, tmp_path, monkeypatch):
     assert import_with(tmp_path, monkeypatch, **modules).startswith(f'ImportError: {message}')
+
+
+@pytest.mark.parametrize('write', [backends.write_torch, backends.write_coreml])
+def test_torch_2_1_exports_no_program(write, tmp_path, monkeypatch):
+    monkeypatch.delattr(torch.export, 'Dim')
+    with pytest.raises(UserError, match='needs torch 2.2 or later, and .* is installed'):
+        write(torch.nn.Identity(), torch.rand(1, 3, 8, 8), tmp_path / 'model', ['out'])
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_core_is_there_and_every_row_has_its_file(matrix):
