@@ -11,11 +11,12 @@ SEGMENTOR ?= semantic_fpn
 BENCHMARK_DIR ?= work_dirs/benchmark
 ABLATION_DIR ?= work_dirs/ablation
 
-.PHONY: help setup demo segment learn test benchmark ablation
+.PHONY: help setup demo segment learn test test-fast benchmark ablation
 
 help:
 	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
-	@echo "make test     run the tests"
+	@echo "make test     run the tests, two at a time"
+	@echo "make test-fast  those of them that take a second or two, for every save"
 	@echo "make segment  train Semantic FPN from the demo's backbone, or with SEGMENTOR=upernet UperNet"
 	@echo "make learn    the demo at four times the length"
 	@echo "make benchmark  speed of Next-ViT-S in every runtime here against timm's, with the machine's own limit"
@@ -25,8 +26,12 @@ help:
 setup:
 	@$(PYTHON) tools/setup_venv.py $(VENV)
 
+# A file's tests stay in one worker, and share what its fixtures build.
 test: setup
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-fast: setup
+	@$(RUN) -m pytest -n 2 --dist loadfile -m 'not slow' $(ARGS)
 
 demo: setup
 	@$(RUN) tools/demo.py configs/demo/mask_rcnn_nextvit_s_digits.py --data-dir $(DEMO_DATA) --work-dir $(DEMO_DIR)

@@ -46,7 +46,7 @@ ANALYSIS = ['matplotlib>=3.6']
 DEPLOY = ['onnx', 'onnxscript', 'onnxruntime', 'openvino>=2024.1', 'nncf>=2.10', 'coremltools>=8', 'pillow']
 VISUALIZE = ['grad-cam>=1.5', 'timm>=1.0.11', *ANALYSIS]
 BENCHMARK = ['timm>=1.0.11', *ANALYSIS, *DEPLOY]
-TESTS = ['pytest', *DEMO, *ANALYSIS, *DEPLOY, *VISUALIZE, *WEIGHTS]
+TESTS = ['pytest', 'pytest-xdist', *DEMO, *ANALYSIS, *DEPLOY, *VISUALIZE, *WEIGHTS]
 
 setup(
     name='nextvit_mm',
