@@ -51,7 +51,7 @@ DEPLOY = ['onnx>=1.23', 'onnxscript>=0.7', 'onnxruntime>=1.23', 'openvino>=2026.
           'pillow']
 VISUALIZE = ['grad-cam>=1.5', 'timm>=1.0.21', *ANALYSIS]
 BENCHMARK = ['timm>=1.0.21', *ANALYSIS, *DEPLOY]
-TESTS = ['pytest', *DEMO, *ANALYSIS, *DEPLOY, *VISUALIZE, *WEIGHTS]
+TESTS = ['pytest', 'pytest-xdist', *DEMO, *ANALYSIS, *DEPLOY, *VISUALIZE, *WEIGHTS]
 
 setup(
     name='nextvit_mm',
