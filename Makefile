@@ -11,22 +11,31 @@ SEGMENTOR ?= semantic_fpn
 BENCHMARK_DIR ?= work_dirs/benchmark
 ABLATION_DIR ?= work_dirs/ablation
 
-.PHONY: help setup demo segment learn test benchmark ablation
+.PHONY: help setup demo segment learn test test-fast matrix benchmark ablation
 
 help:
 	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
-	@echo "make test     run the tests"
+	@echo "make test     run the tests, two at a time"
+	@echo "make test-fast  those of them that take a second or two, for every save"
+	@echo "make matrix   the core of the tests with other versions, an environment a row (some: make matrix ARGS='oldest onedl')"
 	@echo "make segment  train Semantic FPN from the demo's backbone, or with SEGMENTOR=upernet UperNet"
 	@echo "make learn    the demo at four times the length"
 	@echo "make benchmark  speed of Next-ViT-S in every runtime here against timm's, with the machine's own limit"
 	@echo "make ablation   train the rows of the paper's Tables 1 and 8 on the small data set: 13 short trainings"
-	@echo "make setup    only the environment, in $(VENV) (another place: make VENV=DIR …)"
+	@echo "make setup    only the environment, in $(VENV) (another place: make VENV=DIR …; mmcv's own operators: COMPILED_OPS=1)"
 
 setup:
-	@$(PYTHON) tools/setup_venv.py $(VENV)
+	@$(PYTHON) tools/setup_venv.py $(if $(COMPILED_OPS),--compiled-ops) $(VENV)
 
+# A file's tests stay in one worker, and share what its fixtures build.
 test: setup
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-fast: setup
+	@$(RUN) -m pytest -n 2 --dist loadfile -m 'not slow' $(ARGS)
+
+matrix:
+	@$(PYTHON) tools/matrix.py $(ARGS)
 
 demo: setup
 	@$(RUN) tools/demo.py configs/demo/mask_rcnn_nextvit_s_digits.py --data-dir $(DEMO_DATA) --work-dir $(DEMO_DIR)

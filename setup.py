@@ -37,16 +37,21 @@ def version() -> str:
     return scope['__version__']
 
 
-DETECTION = ['mmdet>=3.3,<4']
-SEGMENTATION = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']  # MMSegmentation imports the last two, undeclared
-CLASSIFICATION = ['mmpretrain>=1.2,<2']
-WEIGHTS = ['huggingface_hub', 'safetensors']
-DEMO = ['scikit-learn', 'pillow', 'tqdm', 'pycocotools']
+# Lower bounds are those of requirements/oldest.txt, which `make matrix` runs. torch 2.1 is the newest that ready-made
+# wheels of mmcv 2.1 with compiled operators exist for.
+MMENGINE = ['mmengine>=0.10.3,<1']
+DETECTION = [*MMENGINE, 'mmdet>=3.3,<4']
+SEGMENTATION = [*MMENGINE, 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']  # the last two it imports, undeclared
+CLASSIFICATION = [*MMENGINE, 'mmpretrain>=1.2,<2']
+WEIGHTS = ['huggingface_hub>=0.25', 'safetensors>=0.4.3']
+DEMO = ['scikit-learn>=1.1.3', 'pillow', 'tqdm', 'pycocotools']
 ANALYSIS = ['matplotlib>=3.6']
-DEPLOY = ['onnx', 'onnxscript', 'onnxruntime', 'openvino>=2024.1', 'nncf>=2.10', 'coremltools>=8', 'pillow']
-VISUALIZE = ['grad-cam>=1.5', 'timm>=1.0.11', *ANALYSIS]
-BENCHMARK = ['timm>=1.0.11', *ANALYSIS, *DEPLOY]
-TESTS = ['pytest', *DEMO, *ANALYSIS, *DEPLOY, *VISUALIZE, *WEIGHTS]
+# Exporters and runtimes: what the tests ran with, since no row of the matrix has older ones.
+DEPLOY = ['onnx>=1.23', 'onnxscript>=0.7', 'onnxruntime>=1.23', 'openvino>=2026.4', 'nncf>=3.4', 'coremltools>=9',
+          'pillow']
+VISUALIZE = ['grad-cam>=1.5', 'timm>=1.0.21', *ANALYSIS]
+BENCHMARK = ['timm>=1.0.21', *ANALYSIS, *DEPLOY]
+TESTS = ['pytest', 'pytest-xdist', *DEMO, *ANALYSIS, *DEPLOY, *VISUALIZE, *WEIGHTS]
 
 setup(
     name='nextvit_mm',
@@ -58,11 +63,11 @@ setup(
     packages=find_packages(include=['nextvit_mm', 'nextvit_mm.*']),
     package_data={'nextvit_mm.reproduction': ['data/*', 'data/runs/*']},
     cmdclass=dict(build_py=BuildPyWithMim),
-    python_requires='>=3.8',
-    install_requires=['torch>=2.1', 'mmengine>=0.10,<1', 'numpy'],
+    python_requires='>=3.10',
+    # No MM package: pip would install the one that it knows over a continuation under another name (onedl-mmengine),
+    # or over an mmcv with compiled operators. nextvit_mm/needed.py looks at them at import.
+    install_requires=['torch>=2.1', 'numpy>=1.23.5'],
     extras_require=dict(
-        # As in every OpenMMLab package, mmcv is not among the requirements: pip would build it without its ops.
-        # `mim install mmcv`, a wheel for your torch, or mmcv-lite for the backbone alone.
         detection=DETECTION,
         segmentation=SEGMENTATION,
         classification=CLASSIFICATION,

@@ -1,4 +1,5 @@
 """Next-ViT (arXiv 2207.05501) for MMDetection, MMSegmentation and MMPretrain. Importing it registers everything."""
+from . import needed  # noqa: F401  (first: it says in one line which MM package is missing)
 from .engine.schedulers import WarmupCosineEpochLR
 from .models import NextViT
 from .ops import install as install_operators

@@ -1,18 +1,29 @@
 """Helpers that several test files share."""
+import contextlib
 import copy
+import io
 import os
+import runpy
 import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nextvit_mm import NextViT
 from nextvit_mm.datasets import DigitsConfig, make_digits
+
+# The workers of pytest-xdist, and the processes that tests start, share the machine's cores.
+torch.set_num_threads(1)
+os.environ['OMP_NUM_THREADS'] = '1'
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('NEXTVIT_MM_SHARED', ROOT.parent / 'shared'))  # real samples and published curves
@@ -88,13 +99,49 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 def run_tool(*args, cwd=ROOT, check=True, **env) -> subprocess.CompletedProcess:
-    """Run a file of tools/ as a user would."""
+    """Run a file of tools/ as a user would: in a process of its own, which takes seconds to import everything."""
     result = subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env={**os.environ, **env},
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if check and result.returncode:
-        raise AssertionError(f'{args} ended with {result.returncode}:\n{result.stdout[-3000:]}\n'
+    return _checked(result) if check else result
+
+
+def call_tool(tool, *args, cwd=ROOT, check=True, **env) -> subprocess.CompletedProcess:
+    """The same in this process: the file is run as ``__main__``, and what it prints through Python is captured.
+
+    MMEngine's loggers, visualizers and scope are fresh, and the environment, the folder and torch's number of threads
+    are restored. An error other than ``SystemExit`` goes on to the test.
+    """
+    for manager in (MMLogger, MessageHub, Visualizer, DefaultScope):
+        manager._instance_dict.clear()
+    argv, out, err = [str(tool), *map(str, args)], io.StringIO(), io.StringIO()
+    threads, folder, status = torch.get_num_threads(), os.getcwd(), 0
+    with mock.patch.dict(os.environ, env), mock.patch.object(sys, 'argv', argv), contextlib.redirect_stdout(out), \
+            contextlib.redirect_stderr(err):
+        try:
+            os.chdir(cwd)
+            runpy.run_path(str(tool), run_name='__main__')
+        except SystemExit as end:
+            if isinstance(end.code, str):  # as Python itself does
+                print(end.code, file=err)
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        finally:
+            os.chdir(folder)
+            torch.set_num_threads(threads)
+    result = subprocess.CompletedProcess(argv, status, out.getvalue(), err.getvalue())
+    return _checked(result) if check else result
+
+
+def _checked(result: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
+    if result.returncode:
+        raise AssertionError(f'{result.args} ended with {result.returncode}:\n{result.stdout[-3000:]}\n'
                              f'{result.stderr[-3000:]}')
     return result
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same random numbers for a test, whatever ran before it in its worker."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope='session')

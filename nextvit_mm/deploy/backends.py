@@ -53,6 +53,17 @@ def need(module: str, purpose: str):
         raise UserError(f'{purpose} needs {module}: pip install {module} ({error})') from None
 
 
+def need_torch_export() -> None:
+    """See that this torch can export programs.
+
+    Raises:
+        UserError: It is torch 2.1, which has no ``torch.export.Dim`` and another ``run_decompositions``.
+    """
+    if not hasattr(torch.export, 'Dim'):
+        raise UserError(f'this export needs torch 2.2 or later, and {torch.__version__} is installed: install a later '
+                        'torch, or export --to onnx or openvino')
+
+
 def dynamic_axes(dynamic: Iterable[str]) -> Dict[int, str]:
     """Axes of the input by number: ``dynamic`` holds ``'batch'``, ``'size'``, both or nothing."""
     axes = {0: 'batch'} if 'batch' in dynamic else {}
@@ -121,12 +132,13 @@ def write_coreml(module: nn.Module, example: Tensor, path: Path, outputs: Sequen
     """A Core ML ML program (``.mlpackage``, a folder) for iOS 16 or macOS 13 and later, of one fixed size.
 
     Raises:
-        UserError: A detector, whose test path Core ML has no operations for, or dynamic sizes.
+        UserError: A detector, whose test path Core ML has no operations for, dynamic sizes, or torch before 2.2.
     """
     if getattr(module, 'task', None) == 'detection':
         raise UserError('Core ML has no operations for the test path of a detector: export --what backbone')
     if dynamic:
         raise UserError('the Core ML export has one fixed size: leave --dynamic out')
+    need_torch_export()
     logging.getLogger('coremltools').setLevel(logging.ERROR)
     with quiet(stderr=True):
         coremltools = need('coremltools', 'Core ML export')
@@ -156,11 +168,13 @@ def write_torch(module: nn.Module, example: Tensor, path: Path, outputs: Sequenc
     """A ``torch.export`` program, ``.pt2``.
 
     Raises:
-        UserError: A detector, whose numbers of proposals and detections ``torch.export`` cannot hold.
+        UserError: A detector, whose numbers of proposals and detections ``torch.export`` cannot hold, or torch
+            before 2.2.
     """
     if getattr(module, 'task', None) == 'detection':
         raise UserError('torch.export cannot hold the sizes of a detector that its input decides: export '
                         '--what backbone, or --to onnx')
+    need_torch_export()
     torch_axes = {axis: torch.export.Dim(name, min=1 if axis == 0 else LEAST_SIZE)
                   for axis, name in dynamic_axes(dynamic).items()}
     if 'batch' in dynamic:

@@ -40,10 +40,9 @@ def allow_mmengine_checkpoints() -> None:
     """
     if not TENSORS_ONLY:
         return
-    multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
     dtypes = {type(np.dtype(kind)) for kind in ('float16', 'float32', 'float64', 'int32', 'int64', 'bool')}
     allowed: list = [HistoryBuffer, np.ndarray, np.dtype, *dtypes]
-    for function in (multiarray._reconstruct, multiarray.scalar):
+    for function in (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]):  # _reconstruct, scalar
         # NumPy 1 and 2 write the same functions under different module names; either may read the other's file.
         allowed += [(function, f'{module}.{function.__name__}')
                     for module in ('numpy.core.multiarray', 'numpy._core.multiarray')]

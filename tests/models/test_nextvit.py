@@ -205,9 +205,11 @@ def test_channels_last_attention_copies_no_layout():
         model(x)
     events = profile.events()
     assert 'aten::scaled_dot_product_attention' in {event.key for event in events}
-    # A linear layer copies its bias into its output; no other tensor is copied (numbers are).
     copies = [e for e in events if e.key in ('aten::copy_', 'aten::clone', 'aten::contiguous') and e.input_shapes[0]]
-    assert {e.cpu_parent.key for e in copies} == {'aten::addmm'}
+    # A linear layer copies its bias into its output. So does a convolution of torch's own, (C, 1, 1) into (B, C, H, W),
+    # which torch takes for small maps instead of oneDNN's where it has a single thread. Nothing else is copied.
+    copies = [e for e in copies if e.input_shapes[1][1:] != [1, 1]]
+    assert {e.cpu_parent and e.cpu_parent.key for e in copies} == {'aten::addmm'}
 
 
 def test_layer_depth_for_layer_wise_decay():

@@ -191,6 +191,7 @@ def test_getattr_reaches_nothing_but_the_history_statistics(tmp_path):
         read_weights(tmp_path / 'x.pth')
 
 
+@tensors_only
 def test_a_checkpoint_of_the_other_numpy_is_read(tmp_path):
     """NumPy 1 wrote numpy.core.multiarray, NumPy 2 writes numpy._core.multiarray."""
     ours = b'numpy._core.multiarray' if int(np.__version__.split('.')[0]) > 1 else b'numpy.core.multiarray'
