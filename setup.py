@@ -61,7 +61,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['nextvit_mm', 'nextvit_mm.*']),
-    package_data={'nextvit_mm.reproduction': ['data/*', 'data/runs/*']},
+    package_data={'nextvit_mm': ['py.typed'], 'nextvit_mm.reproduction': ['data/*', 'data/runs/*']},
     cmdclass=dict(build_py=BuildPyWithMim),
     python_requires='>=3.10',
     # No MM package: pip would install the one that it knows over a continuation under another name (onedl-mmengine),
@@ -78,5 +78,7 @@ setup(
         benchmark=BENCHMARK,
         visualize=VISUALIZE,
         tests=TESTS,
+        docs=['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26'],
+        lint=['ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.0'],
         all=[*DETECTION, *SEGMENTATION, *CLASSIFICATION, *TESTS]),
     zip_safe=False)
