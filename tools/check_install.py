@@ -1,4 +1,4 @@
-"""See whether torch, mmcv with its ops, the MM packages and nextvit_mm work together; say what to do where not."""
+"""See whether torch, mmcv's operators, the MM packages and nextvit_mm work together; say what to do where not."""
 import importlib
 import sys
 from typing import List
@@ -22,10 +22,13 @@ def check_mmcv_ops() -> List[str]:
     rebuild = (f'build it for this torch:  {pip} uninstall -y mmcv; {pip} cache remove mmcv; '
                f'MMCV_WITH_OPS=1 {pip} install --no-build-isolation mmcv=={mmcv.__version__}')
     try:
+        import nextvit_mm  # noqa: F401  (brings the operators of an mmcv without compiled ones)
         from mmcv.ops import RoIAlign, nms
     except (ImportError, OSError) as error:
         first = str(error).splitlines()[0]
-        return [f'mmcv {mmcv.__version__} has no ops that load with torch {torch.__version__} ({first}); {rebuild}']
+        return [f'mmcv {mmcv.__version__} has no operators that load with torch {torch.__version__} ({first}); '
+                f'{rebuild}']
+    print(f'mmcv\'s operators: {sys.modules["mmcv._ext"].__spec__.origin}')
     for device in ['cpu'] + ['cuda'] * torch.cuda.is_available():
         try:
             boxes = torch.tensor([[0., 0., 4., 4.], [0., 0., 4., 4.1], [8., 8., 9., 9.]], device=device)

@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHONS = ((3, 10), (3, 12))  # oldest and newest that the tested torch and mmcv are built for
+PYTHONS = ((3, 10), (3, 13))  # oldest and newest that the tested torch is built for
 TESTED_PYTHON = (3, 11)
-NEEDED_GB = 8.0  # the environment takes 5.7 GB; mmcv's build needs some room beside it
+NEEDED_GB = 8.0  # the environment takes 6.6 GB; what pip downloads needs some room beside it
 REPORT_EVERY = 60  # seconds between progress lines where the output is no terminal
+TESTED, COMPILED = 'tested.txt', 'compiled.txt'  # in requirements/
+SETUPTOOLS = 'setuptools<81'
+KIND = 'requirements'  # the stamp that says which of the two an environment is made from
 
 
 class Step(NamedTuple):
@@ -36,15 +39,32 @@ class Step(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('venv', nargs='?', default='.venv', type=Path, help='where (default: .venv)')
-    venv = parser.parse_args().venv.absolute()
-    check_machine(venv)
+    parser.add_argument('--compiled-ops', action='store_true', help='build mmcv with its own operators '
+                        '(requirements/compiled.txt); without it they come from torchvision')
+    args = parser.parse_args()
+    venv = args.venv.absolute()
+    compiled = choose_operators(venv, args.compiled_ops)
+    check_machine(venv, compiled)
     python = make_venv(venv)
-    steps = list_steps(python)
+    (venv / 'stamps' / KIND).write_text(COMPILED if compiled else TESTED)
+    steps = list_steps(python, compiled)
     for number, step in enumerate(steps, start=1):
         run_step(venv, step, f'[{number}/{len(steps)}] {step.title}')
 
 
-def check_machine(venv: Path) -> None:
+def choose_operators(venv: Path, wanted: bool) -> bool:
+    """Whether mmcv is built with its own operators: as an environment began, else as the user says."""
+    stamp = venv / 'stamps' / KIND
+    if not stamp.is_file():
+        return wanted
+    compiled = stamp.read_text() == COMPILED
+    if wanted and not compiled:
+        fail(f'{venv} was made without mmcv\'s compiled operators: remove it, or choose another place with '
+             '`make COMPILED_OPS=1 VENV=DIR …`')
+    return compiled
+
+
+def check_machine(venv: Path, compiled: bool) -> None:
     """Stop before anything is downloaded where the set-up cannot succeed."""
     version = sys.version_info[:2]
     if not PYTHONS[0] <= version <= PYTHONS[1]:
@@ -52,11 +72,8 @@ def check_machine(venv: Path) -> None:
             *version, *PYTHONS[0], *PYTHONS[1]))
     if version != TESTED_PYTHON:
         print('note: tested with Python {}.{} only; this is {}.{}'.format(*TESTED_PYTHON, *version))
-    if not shutil.which(shlex.split(os.environ.get('CXX', 'c++'))[0]):
-        fail('no C++ compiler, which mmcv\'s ops need: install one (Debian: apt-get install g++), or set CXX')
-    header = Path(sysconfig.get_paths()['include'], 'Python.h')
-    if not header.is_file():
-        fail(f'{header} is missing, which mmcv\'s ops need: install Python\'s headers (Debian: python3-dev)')
+    if compiled:
+        check_compiler()
     if not importlib.util.find_spec('ensurepip'):
         fail('this Python cannot make virtual environments with pip: install its venv (Debian: python3-venv)')
     if not (venv / 'stamps').is_dir():
@@ -65,6 +82,16 @@ def check_machine(venv: Path) -> None:
         if free < NEEDED_GB:
             fail(f'{place} has {free:.1f} GB free, and the environment needs {NEEDED_GB:.0f}: make room, or choose '
                  'another place with `make VENV=DIR …`')
+
+
+def check_compiler() -> None:
+    if not shutil.which(shlex.split(os.environ.get('CXX', 'c++'))[0]):
+        fail('no C++ compiler, which mmcv\'s own operators need: install one (Debian: apt-get install g++), set CXX, or '
+             'leave COMPILED_OPS out')
+    header = Path(sysconfig.get_paths()['include'], 'Python.h')
+    if not header.is_file():
+        fail(f'{header} is missing, which mmcv\'s own operators need: install Python\'s headers (Debian: '
+             'python3-dev), or leave COMPILED_OPS out')
 
 
 def make_venv(venv: Path) -> Path:
@@ -83,29 +110,35 @@ def make_venv(venv: Path) -> Path:
     return python
 
 
-def list_steps(python: Path) -> List[Step]:
-    tested = (ROOT / 'requirements' / 'tested.txt').read_text()
+def list_steps(python: Path, compiled: bool = False) -> List[Step]:
+    requirements = ROOT / 'requirements' / (COMPILED if compiled else TESTED)
+    tested = requirements.read_text()
     pins = dict(line.split('==') for line in tested.splitlines() if '==' in line)
-    pip = [str(python), '-m', 'pip', 'install', '--disable-pip-version-check']
-    constraint = ['--constraint', str(ROOT / 'requirements' / 'tested.txt')]
+    # pip's own compilation of every module takes longer than the rest of the installation; Python compiles what is
+    # imported at its first import.
+    pip = [str(python), '-m', 'pip', 'install', '--disable-pip-version-check', '--no-compile']
+    constraint = ['--constraint', str(requirements)]
 
     def pinned(*names: str) -> List[str]:
         return [f'{name}=={pins[name]}' for name in names]
 
     setup_py = (ROOT / 'setup.py').read_text()
     check = ROOT / 'tools' / 'check_install.py'
+    mmcv = [
+        # In an isolated build mmcv would find no torch, and leave its operators out without a word.
+        Step('mmcv with its operators', 'built here: about 11 min on 2 cores; seconds when pip has the wheel in its '
+             'cache', [*pip, '-v', '--no-build-isolation', *pinned('mmcv')], env=dict(MMCV_WITH_OPS='1'),
+             depends_on=tested)
+    ] if compiled else []
     return [
-        # mmcv's build imports pkg_resources, which setuptools 81 dropped.
-        Step('torch and build tools', 'about 2 min, 5 GB',
-             [*pip, 'setuptools<81', 'wheel', 'ninja', *pinned('torch', 'torchvision')]),
-        # In an isolated build mmcv would find no torch, and leave its ops out without a word.
-        Step('mmcv with its ops', 'built here: about 11 min on 2 cores; seconds when pip has the wheel in its cache',
-             [*pip, '-v', '--no-build-isolation', *pinned('mmcv')], env=dict(MMCV_WITH_OPS='1'), depends_on=tested),
-        Step('MMDetection, MMSegmentation, MMPretrain', 'about 1 min',
-             [*pip, *constraint, *pinned('mmengine', 'mmdet', 'mmsegmentation', 'mmpretrain')]),
-        Step('nextvit_mm (editable) and what its tests need', 'about 1 min',
-             [*pip, *constraint, '--editable', f'{ROOT}[all]'], depends_on=tested + setup_py),
-        Step('check that it all works together', 'about 10 s', [str(python), str(check)],
+        # MMEngine and mmcv's build import pkg_resources, which setuptools 81 dropped.
+        Step('torch', 'about 1 min, 5 GB',
+             [*pip, SETUPTOOLS, *(['wheel', 'ninja'] if compiled else []), *pinned('torch', 'torchvision')]),
+        *mmcv,
+        Step('the MM libraries, nextvit_mm (editable) and what its tests need', 'about 1 min',
+             [*pip, *constraint, SETUPTOOLS, *pinned(*(name for name in pins if name not in ('torch', 'torchvision'))),
+              '--editable', f'{ROOT}[all]'], depends_on=tested + setup_py),
+        Step('check that it all works together', 'about 20 s', [str(python), str(check)],
              depends_on=tested + setup_py + check.read_text()),
     ]
 

@@ -5,7 +5,7 @@ import matplotlib.image
 import pytest
 import torch
 
-from nextvit_mm.benchmark import report, runtimes, targets
+from nextvit_mm.benchmark import machine, report, runtimes, targets
 from nextvit_mm.benchmark.candidates import build, count_multiply_adds, parse_candidate, photographs, published_top1
 from nextvit_mm.benchmark.latency import LatencyRow, measure_latency, parse_key
 from nextvit_mm.benchmark.machine import describe_machine, kernel_flops
@@ -27,6 +27,15 @@ def made_up(*rows, reference=None, limits=None, shapes=('8x224', )):
     result = Result(MACHINE, settings, limits or {}, list(rows), [])
     result.finish(REFERENCE)
     return result
+
+
+@pytest.fixture(scope='module', autouse=True)
+def small_kernels():
+    """The machine's limit by products of a millionth of the work: a second a call in bfloat16 on one core otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, 'GEMM', 32)
+        patch.setattr(machine, 'CONV', dict(batch=1, channels=16, side=8))
+        yield
 
 
 @pytest.fixture(scope='module')
@@ -96,7 +105,16 @@ def test_multiply_adds_count_attention():
 
     # 16 tokens of 8 channels: queries with keys, weights with values.
     assert count_multiply_adds(SelfAttention(), (1, 8, 4, 4)) == 2 * 16 * 16 * 8
-    assert kernel_flops('gemm') == 2 * 2048**3
+
+
+def test_flops_of_a_kernel_are_those_that_torch_counts():
+    """Of those that the machine's limit is taken from, whatever their size."""
+    from torch.utils.flop_counter import FlopCounterMode
+    for name, kernel in machine.limit_kernels(['fp32'])['fp32'].items():
+        with FlopCounterMode(display=False) as counter:
+            kernel()
+        assert counter.get_total_flops() == kernel_flops(name) > 0
+    assert set(machine.limit_kernels(['fp32'])['fp32']) == {'gemm', 'conv'}
 
 
 def test_a_network_built_for_one_size_is_built_for_another():

@@ -152,8 +152,39 @@ def test_wrong_files_and_pictures_are_named(tmp_path):
         r.read_picture(np.zeros((4, 4)))
 
 
-def test_pictures_are_turned_as_the_camera_noted(tmp_path):
+PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)  # turned or mirrored, another one
+
+
+@pytest.mark.parametrize('mode, suffix', [('RGB', 'png'), ('RGB', 'jpg'), ('RGB', 'bmp'), ('L', 'png'), ('P', 'png'),
+                                          ('RGBA', 'png')])
+def test_pictures_are_read_pixel_by_pixel(mode, suffix, tmp_path):
+    path = tmp_path / f'a.{suffix}'
+    Image.fromarray(PICTURE).convert(mode).save(path)
+    found = r.read_picture(path)
+    assert found.dtype == np.uint8 and (found == np.asarray(Image.open(path).convert('RGB'))).all()
+    if (mode, suffix) == ('RGB', 'png'):
+        assert (found == PICTURE).all() and r.read_picture(PICTURE) is PICTURE
+
+
+@pytest.mark.parametrize('noted, turn', [
+    (1, lambda p: p), (2, np.fliplr), (3, lambda p: p[::-1, ::-1]), (4, np.flipud), (5, lambda p: p.swapaxes(0, 1)),
+    (6, lambda p: np.rot90(p, -1)), (7, lambda p: p[::-1, ::-1].swapaxes(0, 1)), (8, np.rot90)])
+def test_pictures_are_turned_as_the_camera_noted(noted, turn, tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / 'a.jpg', exif=exif)
-    assert r.read_picture(tmp_path / 'a.jpg').shape == (60, 40, 3)
+    exif[0x0112] = noted
+    Image.fromarray(PICTURE).save(tmp_path / 'a.png', exif=exif)
+    assert (r.read_picture(tmp_path / 'a.png') == turn(PICTURE)).all()
+
+
+@pytest.mark.parametrize('inside', [False, True])
+@pytest.mark.parametrize('color', ['RGB', 'BGR'])
+def test_every_pixel_is_placed_where_it_was(color, inside):
+    mean, std = np.array([120.0, 110.0, 100.0]), np.array([60.0, 50.0, 40.0])
+    about = dict(resize=dict(canvas=[24, 30], interpolation='bilinear'),
+                 input=dict(color=color, mean=list(mean), std=list(std), normalized_inside=inside))
+    pixels = (PICTURE if color == 'RGB' else PICTURE[..., ::-1]).astype(float)
+    expected = pixels if inside else (pixels - mean) / std
+    placed = r.place(PICTURE, about)
+    assert placed.original == placed.resized == (20, 30)
+    assert np.allclose(placed.tensor[0, :, :20].transpose(1, 2, 0), expected, atol=1e-5)
+    assert np.allclose(placed.tensor[0, :, 20:], (mean if inside else 0 * mean)[:, None, None])

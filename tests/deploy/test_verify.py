@@ -44,6 +44,30 @@ def test_every_difference_is_found(change, words):
     assert words in broken(ours, theirs)
 
 
+@pytest.mark.parametrize('change, within, beyond', [
+    (lambda d, n: d['boxes'].__setitem__((0, 2), 22 + 20 * n), 0.009, 0.0115),  # of the 20 pixels that the box is wide
+    (lambda d, n: d['scores'].__setitem__(0, 0.9 + n), 9e-4, 1.1e-3),
+    (lambda d, n: d['masks'][0].flat.__setitem__(slice(n), 0), 3, 5),  # of the 400 pixels of the first mask
+])
+def test_detections_are_held_to_the_documented_limits(change, within, beyond):
+    for amount, passes in ((within, True), (beyond, False)):
+        ours, theirs = detections()
+        ours['masks'] = np.ones((2, 20, 20), np.float32)
+        ours['masks'][1] = 1
+        change(ours, amount)
+        assert (broken(ours, theirs) == '') == passes, (amount, broken(ours, theirs))
+
+
+@pytest.mark.parametrize('task, figures, passes', [
+    ('segmentation', {'equal pixels': 0.9991}, True), ('segmentation', {'equal pixels': 0.9989}, False),
+    ('backbone', {'largest relative error': 0.9e-4}, True), ('backbone', {'largest relative error': 1.1e-4}, False),
+    ('classification', {'largest score difference': 0.9e-4, 'equal best classes': 1.0}, True),
+    ('classification', {'largest score difference': 1.1e-4, 'equal best classes': 1.0}, False),
+    ('classification', {'largest score difference': 0.0, 'equal best classes': 0.99}, False)])
+def test_other_tasks_are_held_to_the_documented_limits(task, figures, passes):
+    assert (broken_limits(task, figures) == []) == passes
+
+
 @pytest.mark.parametrize('limits, excused', [(dict(score_thr=0.4), False), (dict(score_thr=0.4995), True),
                                              (dict(score_thr=0.4, max_per_img=2), True)])
 def test_a_detection_at_a_limit_may_fall_on_either_side(limits, excused):
@@ -56,6 +80,12 @@ def test_no_detections():
     empty = dict(boxes=np.zeros((0, 4)), scores=np.zeros(0), labels=np.zeros(0, int), masks=np.zeros((0, 8, 8)))
     assert broken(empty, dict(empty, masks=np.zeros((0, *SIZE), bool))) == ''
     assert 'unmatched' in broken(empty, dict(detections()[1], scores=np.array([0.9, 0.5])))
+
+
+@pytest.mark.parametrize('shift, pairs', [(3.2, 1), (3.5, 0)])  # of ten pixels: IoU 0.515 and 0.48
+def test_boxes_that_overlap_by_less_than_half_are_no_pair(shift, pairs):
+    box = np.array([[0, 0, 10, 10]], np.float32)
+    assert len(match(box, np.zeros(1), box + [shift, 0, shift, 0], np.zeros(1))) == pairs
 
 
 def test_pairs_are_one_to_one():

@@ -24,10 +24,22 @@ def test_drop_path_grows_linearly_over_all_blocks():
 
 @pytest.mark.parametrize('channels, ratio, expected', [
     (256, 0.75, (192, 64)), (512, 0.75, (384, 128)), (1024, 0.75, (768, 256)), (256, 0.25, (64, 192)),
-    (96, 0.5, (64, 32))  # 48 lies between 1 and 2 heads: rounds up
+    (96, 0.5, (64, 32)),  # 48 lies between 1 and 2 heads: rounds up
+    (128, 0.28, (32, 96)),  # 35 to the nearest head, less than a tenth away
+    (128, 0.285, (64, 64)),  # 36 would lose more than a tenth: up
+    (128, 0.1, (32, 96))  # one head at least
 ])
 def test_branches_of_an_ntb_are_whole_heads(channels, ratio, expected):
     assert split_ntb_channels(channels, ratio, 32) == expected
+
+
+def test_whole_heads_are_those_of_the_released_model():
+    """timm has its function, and Table 3's widths are too few to tell one rule of rounding from another."""
+    make_divisible = pytest.importorskip('timm.layers').make_divisible
+    for head_dim in (8, 16, 32):
+        for channels in range(64, 1025, 32):
+            for ratio in (0.1, 0.25, 0.28, 0.3, 0.4, 0.46, 0.5, 0.6, 0.7, 0.75):
+                assert split_ntb_channels(channels, ratio, head_dim)[0] == make_divisible(int(channels * ratio), head_dim)
 
 
 def _changed(path, value):

@@ -54,27 +54,46 @@ def test_progress_of_a_build_is_shown(setup_venv, venv, capsys, monkeypatch):
 
 def test_unsupported_python(setup_venv, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'version_info', (3, 7, 1))
-    with pytest.raises(SystemExit, match='Python 3.7 is not supported: use one from 3.10 to 3.12'):
-        setup_venv.check_machine(tmp_path)
+    with pytest.raises(SystemExit, match='Python 3.7 is not supported: use one from 3.10 to 3.13'):
+        setup_venv.check_machine(tmp_path, True)
 
 
 def test_missing_compiler(setup_venv, tmp_path, monkeypatch):
     monkeypatch.setenv('CXX', 'no-such-compiler')
     with pytest.raises(SystemExit, match='no C.. compiler'):
-        setup_venv.check_machine(tmp_path)
+        setup_venv.check_machine(tmp_path, True)
+
+
+def test_without_compiled_operators_neither_compiler_nor_headers_are_asked_for(setup_venv, tmp_path, monkeypatch):
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    monkeypatch.setattr(setup_venv.sysconfig, 'get_paths', lambda: dict(include=str(tmp_path)))
+    setup_venv.check_machine(tmp_path, False)
+    commands = ' '.join(' '.join(s.command) for s in setup_venv.list_steps(sys.executable))
+    assert 'mmcv-lite==' in commands and 'ninja' not in commands and ' mmcv==' not in commands
+
+
+def test_an_environment_keeps_its_operators(setup_venv, venv, monkeypatch):
+    assert setup_venv.choose_operators(venv, True) and not setup_venv.choose_operators(venv, False)
+    stamp = venv / 'stamps' / setup_venv.KIND
+    stamp.write_text(setup_venv.COMPILED)
+    assert setup_venv.choose_operators(venv, False)
+    stamp.write_text(setup_venv.TESTED)
+    assert not setup_venv.choose_operators(venv, False)
+    with pytest.raises(SystemExit, match='made without mmcv.s compiled operators'):
+        setup_venv.choose_operators(venv, True)
 
 
 def test_missing_headers(setup_venv, tmp_path, monkeypatch):
     monkeypatch.setattr(setup_venv.sysconfig, 'get_paths', lambda: dict(include=str(tmp_path)))
     with pytest.raises(SystemExit, match='Python.h is missing'):
-        setup_venv.check_machine(tmp_path)
+        setup_venv.check_machine(tmp_path, True)
 
 
 def test_too_little_disk(setup_venv, tmp_path, monkeypatch):
     usage = namedtuple('usage', 'total used free')(10, 9, 1e9)
     monkeypatch.setattr(setup_venv.shutil, 'disk_usage', lambda _: usage)
     with pytest.raises(SystemExit, match='1.0 GB free, and the environment needs'):
-        setup_venv.check_machine(tmp_path / 'not' / 'there' / 'yet')
+        setup_venv.check_machine(tmp_path / 'not' / 'there' / 'yet', False)
 
 
 def test_a_half_made_environment_is_completed(setup_venv, tmp_path):
@@ -86,9 +105,10 @@ def test_a_half_made_environment_is_completed(setup_venv, tmp_path):
     assert python.exists() and (tmp_path / 'venv' / 'bin' / 'pip').exists()
 
 
-def test_every_pin_is_installed(setup_venv):
-    commands = ' '.join(' '.join(s.command) for s in setup_venv.list_steps(sys.executable))
-    pins = [line for line in (ROOT / 'requirements' / 'tested.txt').read_text().splitlines() if '==' in line]
+@pytest.mark.parametrize('compiled, file', [(False, 'tested.txt'), (True, 'compiled.txt')])
+def test_every_pin_is_installed(setup_venv, compiled, file):
+    commands = ' '.join(' '.join(s.command) for s in setup_venv.list_steps(sys.executable, compiled))
+    pins = [line for line in (ROOT / 'requirements' / file).read_text().splitlines() if '==' in line]
     assert pins and all(pin in commands for pin in pins)
 
 
