@@ -11,7 +11,7 @@ SEGMENTOR ?= semantic_fpn
 BENCHMARK_DIR ?= work_dirs/benchmark
 ABLATION_DIR ?= work_dirs/ablation
 
-.PHONY: help setup demo segment learn test test-fast matrix docs lint benchmark ablation
+.PHONY: help setup demo segment learn test test-fast matrix docs benchmark ablation
 
 help:
 	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
@@ -23,7 +23,6 @@ help:
 	@echo "make benchmark  speed of Next-ViT-S in every runtime here against timm's, with the machine's own limit"
 	@echo "make ablation   train the rows of the paper's Tables 1 and 8 on the small data set: 13 short trainings"
 	@echo "make docs     build the site of docs/ into site/"
-	@echo "make lint     ruff, mypy and the contract of imports"
 	@echo "make setup    only the environment, in $(VENV) (another place: make VENV=DIR …; mmcv's own operators: COMPILED_OPS=1)"
 
 setup:
@@ -62,9 +61,3 @@ ablation: setup
 docs: setup
 	@$(RUN) -c 'import mkdocs, mkdocstrings' 2>/dev/null || $(RUN) -m pip install --quiet --editable '.[docs]'
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
-
-lint: setup
-	@$(RUN) -c 'import importlinter, mypy' 2>/dev/null || $(RUN) -m pip install --quiet --editable '.[lint]'
-	@$(RUN) -m ruff check nextvit_mm tools tests
-	@$(RUN) -m mypy nextvit_mm
-	@$(VENV)/bin/lint-imports

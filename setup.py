@@ -79,6 +79,5 @@ setup(
         visualize=VISUALIZE,
         tests=TESTS,
         docs=['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26'],
-        lint=['ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.0'],
         all=[*DETECTION, *SEGMENTATION, *CLASSIFICATION, *TESTS]),
     zip_safe=False)
