@@ -48,8 +48,13 @@ def _config(path: Path) -> Config:
 
 
 def load_config(path) -> Config:
-    """A copy of a config; reading one takes MMEngine half a second."""
-    return copy.deepcopy(_config(Path(path)))
+    """A copy of a config; reading one takes MMEngine half a second. Skips the test where the base's library is not."""
+    try:
+        return copy.deepcopy(_config(Path(path)))
+    except ModuleNotFoundError as error:
+        if 'is not installed' not in str(error):  # what MMEngine says of a base's library
+            raise
+        pytest.skip(f'{Path(path).name}: {error}')
 
 
 def shared(*parts: str) -> Path:

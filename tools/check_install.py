@@ -22,13 +22,18 @@ def check_mmcv_ops() -> List[str]:
     rebuild = (f'build it for this torch:  {pip} uninstall -y mmcv; {pip} cache remove mmcv; '
                f'MMCV_WITH_OPS=1 {pip} install --no-build-isolation mmcv=={mmcv.__version__}')
     try:
-        import nextvit_mm  # noqa: F401  (brings the operators of an mmcv without compiled ones)
+        import nextvit_mm  # noqa: F401  (gives its operators to an mmcv without compiled ones)
+    except ImportError:
+        pass  # check_packages() says so
+    try:
         from mmcv.ops import RoIAlign, nms
+    except ModuleNotFoundError as error:  # no compiled operators, and none from torchvision; the error says why
+        return [f'{error}; or {rebuild}']
     except (ImportError, OSError) as error:
         first = str(error).splitlines()[0]
-        return [f'mmcv {mmcv.__version__} has no operators that load with torch {torch.__version__} ({first}); '
-                f'{rebuild}']
-    print(f'mmcv\'s operators: {sys.modules["mmcv._ext"].__spec__.origin}')
+        return [f'mmcv {mmcv.__version__} has compiled operators that do not load with torch {torch.__version__} '
+                f'({first}); {rebuild}; or replace mmcv with mmcv-lite, for which nextvit_mm takes them from torchvision']
+    print(operators_in_use())
     for device in ['cpu'] + ['cuda'] * torch.cuda.is_available():
         try:
             boxes = torch.tensor([[0., 0., 4., 4.], [0., 0., 4., 4.1], [8., 8., 9., 9.]], device=device)
@@ -40,6 +45,17 @@ def check_mmcv_ops() -> List[str]:
         if kept != [0, 2] or pooled != [1.0] * 4:
             return [f'mmcv\'s ops give wrong results on {device} (nms {kept}, RoIAlign {pooled}); {rebuild}']
     return []
+
+
+def operators_in_use() -> str:
+    """Which of mmcv's operators there are, and where they come from."""
+    module = importlib.import_module('mmcv._ext')
+    sources = getattr(module, 'SOURCES', None)
+    if sources is None:
+        return f'mmcv\'s operators: compiled, {module.__file__}'
+    return '; '.join(['mmcv\'s operators, given by nextvit_mm'] + [
+        f'from {library}: {", ".join(name for name in sorted(sources) if sources[name] == library)}'
+        for library in sorted(set(sources.values()))])
 
 
 def check_packages() -> List[str]:

@@ -137,3 +137,12 @@ def test_counts_are_those_of_the_tests_that_ran(matrix, monkeypatch, tmp_path):
     (tmp_path / 'row').mkdir()
     monkeypatch.setattr(matrix, 'ROOT', tmp_path)
     assert matrix.run_core(sys.executable, tmp_path / 'row') == dict(passed=1, failed=2, skipped=1)
+
+
+def test_the_table_of_the_docs_is_one_that_the_command_prints(matrix):
+    printed = matrix.table({}).splitlines()
+    table = (ROOT / 'docs' / 'install.md').read_text().split(printed[0])[1].split('\n\n')[0].splitlines()[1:]
+    assert table[0] == printed[1] and len(table) == len(printed) - 1
+    for line, empty in zip(table[1:], printed[2:]):
+        assert line.split(' | ')[:2] == empty.split(' | ')[:2] and line.count('|') == empty.count('|')
+        assert 'not run' in line or re.search(r'\| [1-9]\d* \| 0 \| \d+ \| 20\d\d-\d\d-\d\d \|$', line), line
