@@ -290,7 +290,7 @@ def test_pictures_of_imagenets_layout_are_trained_and_tested_on(side, imagenet):
 
 
 def test_the_guides_config_makes_a_classifier_of_a_folder(tmp_path):
-    """The config of docs/classification.md as it stands there, on a folder of two classes."""
+    """The config of docs/own-data.md as it stands there, on a folder of two classes."""
     text = (ROOT / 'docs' / 'own-data.md').read_text().split('```python\n')[1].split('```')[0]
     (tmp_path / 'parity.py').write_text(text.replace("'configs/", f"'{ROOT}/configs/"))
     for split in ('train', 'val'):
