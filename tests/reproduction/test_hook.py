@@ -125,6 +125,24 @@ def test_leaving_the_band_is_said_once(train, run, words):
     assert log.count('left the published run') == 1 and words in log
 
 
+def windows_outside(*outside) -> PublishedRun:
+    """Eight windows of five iterations; the loss of those with these numbers, from 1 on, is 20 % off."""
+    run = small_run()
+    for number in outside:
+        run.train[number - 1]['loss'] = 1.2
+    return run
+
+
+def test_the_loss_has_left_the_band_at_the_second_window_in_a_row(train):
+    before, after = train(windows_outside(3, 4, 5))[1].split('left the published run')
+    assert re.findall(r'iteration (\d+), mean', before)[-1] == '20'
+    assert re.findall(r'iteration (\d+), mean', after)[0] == '25'
+
+
+def test_single_windows_outside_are_scatter(train):
+    assert 'left the published run' not in train(windows_outside(1, 3, 6, 8))[1]
+
+
 def test_a_smaller_batch_is_laid_over_a_longer_axis(train):
     runner, log = train(small_run(loss=1.02), batch_size=2, max_iters=80)
     assert 'i / 2' in log and len(re.findall('mean over 10 iterations', log)) == 8
