@@ -1,4 +1,5 @@
 """Packaging. Dependencies are ranges: an environment that has torch and the MM packages is left as it is."""
+
 import shutil
 from pathlib import Path
 
@@ -47,8 +48,15 @@ WEIGHTS = ['huggingface_hub>=0.25', 'safetensors>=0.4.3']
 DEMO = ['scikit-learn>=1.1.3', 'pillow', 'tqdm', 'pycocotools']
 ANALYSIS = ['matplotlib>=3.6']
 # Exporters and runtimes: what the tests ran with, since no row of the matrix has older ones.
-DEPLOY = ['onnx>=1.23', 'onnxscript>=0.7', 'onnxruntime>=1.23', 'openvino>=2026.4', 'nncf>=3.4', 'coremltools>=9',
-          'pillow']
+DEPLOY = [
+    'onnx>=1.23',
+    'onnxscript>=0.7',
+    'onnxruntime>=1.23',
+    'openvino>=2026.4',
+    'nncf>=3.4',
+    'coremltools>=9',
+    'pillow',
+]
 VISUALIZE = ['grad-cam>=1.5', 'timm>=1.0.21', *ANALYSIS]
 BENCHMARK = ['timm>=1.0.21', *ANALYSIS, *DEPLOY]
 TESTS = ['pytest', 'pytest-xdist', *DEMO, *ANALYSIS, *DEPLOY, *VISUALIZE, *WEIGHTS]
@@ -61,7 +69,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['nextvit_mm', 'nextvit_mm.*']),
-    package_data={'nextvit_mm': ['py.typed'], 'nextvit_mm.reproduction': ['data/*', 'data/runs/*']},
+    package_data={'nextvit_mm': ['py.typed'], 'nextvit_mm.published': ['data/*', 'data/runs/*']},
     cmdclass=dict(build_py=BuildPyWithMim),
     python_requires='>=3.10',
     # No MM package: pip would install the one that it knows over a continuation under another name (onedl-mmengine),
@@ -79,5 +87,7 @@ setup(
         visualize=VISUALIZE,
         tests=TESTS,
         docs=['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26'],
-        all=[*DETECTION, *SEGMENTATION, *CLASSIFICATION, *TESTS]),
-    zip_safe=False)
+        all=[*DETECTION, *SEGMENTATION, *CLASSIFICATION, *TESTS],
+    ),
+    zip_safe=False,
+)

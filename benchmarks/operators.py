@@ -3,25 +3,26 @@
 ``python benchmarks/operators.py [--device cuda]``. Where mmcv is compiled it is the other side of every row that it
 has for the device. Times are medians of interleaved rounds, forward and backward together.
 """
+
 import argparse
 import statistics
 import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Callable, Dict, Iterator, List, Tuple
 
-import nextvit_mm  # noqa: F401, I001  (before mmcv.ops: mmcv's operators)
 import mmcv._ext
 import torch
 from mmcv import ops
 
+import nextvit_mm  # noqa: F401, I001  (before mmcv.ops: mmcv's operators)
 from nextvit_mm.ops import in_use, points, table
 from tests.ops.cases import operators, random, random_boxes, random_rois
 
 OURS = SimpleNamespace(**{name: operator.function for name, operator in table.OPERATORS.items()})
-Outputs = List[torch.Tensor]
+Outputs = list[torch.Tensor]
 
 
-def subjects(device: str) -> Dict[str, Callable[[], Outputs]]:
+def subjects(device: str) -> dict[str, Callable[[], Outputs]]:
     """Operators at the sizes of a detector's training step."""
     features = random(1, 1, 256, 100, 168).to(device)
     rois = random_rois(2, 256, 1, 400).to(device)
@@ -42,12 +43,13 @@ def subjects(device: str) -> Dict[str, Callable[[], Outputs]]:
         'roi_align': lambda: trained(lambda f: ops.roi_align(f, rois, 7, 0.25, 0, 'avg', True), features),
         'roi_align, max': lambda: trained(lambda f: ops.roi_align(f, rois, 7, 0.25, 0, 'max', True), features),
         'deform_conv': lambda: trained(lambda *a: ops.deform_conv2d(*a, 1, 1), x, offset, weight),
-        'modulated_deform_conv': lambda: trained(lambda *a: ops.modulated_deform_conv2d(*a, None, 1, 1), x, offset,
-                                                 mask, weight),
+        'modulated_deform_conv': lambda: trained(
+            lambda *a: ops.modulated_deform_conv2d(*a, None, 1, 1), x, offset, mask, weight
+        ),
     }
 
 
-def formula(device: str) -> Tuple[Callable[[], Outputs], Callable[[], Outputs]]:
+def formula(device: str) -> tuple[Callable[[], Outputs], Callable[[], Outputs]]:
     """RoIAlign and its gradient by mmcv.ops, and by nextvit_mm.ops.points."""
     features, rois = random(1, 1, 64, 50, 84).to(device), random_rois(2, 64, 1, 400).to(device)
 
@@ -55,12 +57,15 @@ def formula(device: str) -> Tuple[Callable[[], Outputs], Callable[[], Outputs]]:
         inputs = features.detach().requires_grad_()
         output = function(inputs)
         return [output.detach(), *torch.autograd.grad(output, inputs, torch.ones_like(output))]
-    return (lambda: run(lambda f: ops.roi_align(f, rois, 7, 0.25, 0, 'avg', True)),
-            lambda: run(lambda f: points.roi_align(f, rois, (7, 7), 0.25, 0, True)))
+
+    return (
+        lambda: run(lambda f: ops.roi_align(f, rois, 7, 0.25, 0, 'avg', True)),
+        lambda: run(lambda f: points.roi_align(f, rois, (7, 7), 0.25, 0, True)),
+    )
 
 
-def seconds(first: Callable, second: Callable, rounds: int, device: str) -> Tuple[float, float]:
-    times: Tuple[List[float], List[float]] = ([], [])
+def seconds(first: Callable, second: Callable, rounds: int, device: str) -> tuple[float, float]:
+    times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for function, kept in zip((first, second), times):
             start = time.perf_counter()
@@ -92,14 +97,16 @@ def rows(device: str, rounds: int) -> Iterator[str]:
         operator = name.split(',')[0]
         source = next(o.source for n, o in table.OPERATORS.items() if n.startswith(operator.replace('soft_', 'soft')))
         source = 'torch' if name.endswith('max') else source
-        yield (f'| {name} | {source} | {equality} | {mine * 1000:.1f} ms | {other * 1000:.1f} ms | '
-               f'{other / mine:.2f}× |')
+        yield (
+            f'| {name} | {source} | {equality} | {mine * 1000:.1f} ms | {other * 1000:.1f} ms | {other / mine:.2f}× |'
+        )
 
 
 def under(module, run: Callable[[], Outputs]) -> Callable[[], Outputs]:
     def call() -> Outputs:
         with operators(module):
             return run()
+
     return call
 
 
@@ -108,8 +115,10 @@ def main() -> None:
     parser.add_argument('--device', default='cpu', choices=('cpu', 'cuda'))
     parser.add_argument('--rounds', type=int, default=5)
     args = parser.parse_args()
-    print(f'torch {torch.__version__}, {torch.get_num_threads()} threads, {args.device}; the other side: '
-          f'{"the formula in torch" if in_use() else "mmcv " + mmcv.__version__ + ", compiled"}\n')
+    print(
+        f'torch {torch.__version__}, {torch.get_num_threads()} threads, {args.device}; the other side: '
+        f'{"the formula in torch" if in_use() else "mmcv " + mmcv.__version__ + ", compiled"}\n'
+    )
     for row in rows(args.device, args.rounds):
         print(row, flush=True)
 

@@ -4,16 +4,16 @@ One config of each folder of MMDetection, the first with a ResNet-50 or else the
 weights, on two random pictures of 128 by 128 pixels. Each runs in a process of its own. Finished folders are skipped:
 ``python benchmarks/sweep.py work_dirs/sweep.json`` goes on where it was stopped, and prints the table at the end.
 """
+
 import argparse
 import json
 import multiprocessing
 import signal
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Set, Tuple
 
-import nextvit_mm  # noqa: F401, I001  (before MMDetection: mmcv's operators)
 import mmdet
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from mmdet.testing import demo_mm_inputs
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 
+import nextvit_mm  # noqa: F401, I001  (before MMDetection: mmcv's operators)
 from nextvit_mm.ops import in_use
 from tests.ops.cases import operators
 
@@ -41,10 +42,11 @@ class Watched:
         def call(*args, **kwargs):
             self.called.add(name)
             return getattr(self.module, name)(*args, **kwargs)
+
         return call
 
 
-def choose(folder: Path) -> Optional[Path]:
+def choose(folder: Path) -> Path | None:
     """The config of a folder that is tried. Some of upstream's name a base that does not exist: those are passed by."""
     for path in sorted(folder.glob('*.py'), key=lambda path: ('r50' not in path.stem, path.name)):
         try:
@@ -56,7 +58,7 @@ def choose(folder: Path) -> Optional[Path]:
 
 
 def small(node):
-    """A config that fetches nothing, and trains on few boxes: which operators are called does not depend on how many."""
+    """A config that fetches nothing, and trains on few boxes: what is called does not depend on how many."""
     if isinstance(node, dict):
         if 'checkpoint' in (node.get('init_cfg') or {}):
             node['init_cfg'] = None
@@ -86,6 +88,7 @@ def step(model_config: ConfigDict) -> None:
 
 def attempt(path: Path, queue) -> None:
     import mmcv._ext
+
     watched = Watched(mmcv._ext)
     error = ''
     signal.alarm(SECONDS)
@@ -100,7 +103,7 @@ def attempt(path: Path, queue) -> None:
     queue.put(dict(config=path.name, operators=sorted(watched.called), error=error))
 
 
-def sweep(file: Path, names: List[str]) -> Dict[str, dict]:
+def sweep(file: Path, names: list[str]) -> dict[str, dict]:
     results = json.loads(file.read_text()) if file.exists() else {}
     context = multiprocessing.get_context('fork')  # importing the libraries again would take longer than a step
     for folder in [CONFIGS / name for name in names] or sorted(CONFIGS.iterdir()):
@@ -113,14 +116,17 @@ def sweep(file: Path, names: List[str]) -> Dict[str, dict]:
         process = context.Process(target=attempt, args=(path, queue))
         process.start()
         process.join()
-        results[folder.name] = (queue.get() if process.exitcode == 0 and not queue.empty() else
-                                dict(config=path.name, operators=[], error=f'ended with {process.exitcode}'))
+        results[folder.name] = (
+            queue.get()
+            if process.exitcode == 0 and not queue.empty()
+            else dict(config=path.name, operators=[], error=f'ended with {process.exitcode}')
+        )
         file.write_text(json.dumps(results, indent=1))
         print(folder.name, results[folder.name], flush=True)
     return results
 
 
-def table(results: Dict[str, dict]) -> Iterator[str]:
+def table(results: dict[str, dict]) -> Iterator[str]:
     yield '| operators called | folders that run |'
     yield '|---|---|'
     good = Counter(tuple(row['operators']) for row in results.values() if not row['error'])

@@ -1,4 +1,5 @@
 """For the site: what docstrings say in Sphinx's way, said in Markdown's, before it is read."""
+
 import re
 
 import griffe

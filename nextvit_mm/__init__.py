@@ -1,9 +1,10 @@
 """Next-ViT (arXiv 2207.05501) for MMDetection, MMSegmentation and MMPretrain. Importing it registers everything."""
+
 from . import needed  # noqa: F401  (first: it says in one line which MM package is missing)
-from .engine.schedulers import WarmupCosineEpochLR
 from .models import NextViT
 from .ops import install as install_operators
 from .reproduction import PublishedRunHook
+from .training.schedulers import WarmupCosineEpochLR
 from .version import __version__
 from .weights import allow_mmengine_checkpoints, get_model, list_models
 

@@ -3,14 +3,15 @@
 They are no requirements that pip reads. Their continuations under other distribution names (onedl-mmengine, mmcv-lite)
 are the same modules, and pip would install the one that it knows over the one that is there.
 """
+
 import importlib
 import re
-from typing import Dict, Tuple
 
 # Module: the oldest version that is known to work (a row of `make matrix`), and how to get one where none is.
-NEEDED: Dict[str, Tuple[str, str]] = dict(
+NEEDED: dict[str, tuple[str, str]] = dict(
     mmengine=('0.10.3', "pip install 'mmengine>=0.10.3,<1'"),
-    mmcv=('2.0.0', 'pip install mmcv-lite==2.1.0, with --no-deps beside onedl-mmengine'))
+    mmcv=('2.0.0', 'pip install mmcv-lite==2.1.0, with --no-deps beside onedl-mmengine'),
+)
 
 
 def check() -> None:
@@ -30,7 +31,7 @@ def check() -> None:
             raise ImportError(f'nextvit_mm needs {name} {oldest} or later, and {found} is installed: {command}')
 
 
-def _numbers(version: str) -> Tuple[int, ...]:
+def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r'\d+', version)[:3])
 
 

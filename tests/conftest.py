@@ -1,4 +1,5 @@
 """Helpers that several test files share."""
+
 import contextlib
 import copy
 import io
@@ -6,7 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -19,7 +20,7 @@ from mmengine.visualization import Visualizer
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nextvit_mm import NextViT
-from nextvit_mm.datasets import DigitsConfig, make_digits
+from nextvit_mm.demo import DigitsConfig, make_digits
 
 # The workers of pytest-xdist, and the processes that tests start, share the machine's cores.
 torch.set_num_threads(1)
@@ -39,10 +40,11 @@ TINY = dict(
         dict(num_ncb=1, num_ntb=1, ncb_channels=32, ntb_channels=64, sr_ratio=4, head_dim=16),
         dict(num_ncb=1, num_ntb=1, repeats=2, ncb_channels=64, ntb_channels=128, sr_ratio=2, head_dim=16),
         dict(num_ncb=1, num_ntb=1, ncb_channels=96, ntb_channels=128, sr_ratio=1, head_dim=16),
-    ])
+    ],
+)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _config(path: Path) -> Config:
     return Config.fromfile(path)
 
@@ -75,7 +77,7 @@ def randomise(model: torch.nn.Module, seed: int = 0, weights: bool = True) -> to
             module.weight.data.uniform_(0.5, 1.5, generator=generator)
             module.bias.data.normal_(0, 0.2, generator=generator)
         elif weights and isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
-            module.weight.data.normal_(0, module.weight[0].numel()**-0.5, generator=generator)
+            module.weight.data.normal_(0, module.weight[0].numel() ** -0.5, generator=generator)
             if module.bias is not None:
                 module.bias.data.normal_(0, 0.1, generator=generator)
     return model
@@ -105,8 +107,9 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def run_tool(*args, cwd=ROOT, check=True, **env) -> subprocess.CompletedProcess:
     """Run a file of tools/ as a user would: in a process of its own, which takes seconds to import everything."""
-    result = subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env={**os.environ, **env},
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    result = subprocess.run(
+        [sys.executable, *map(str, args)], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True
+    )
     return _checked(result) if check else result
 
 
@@ -120,8 +123,12 @@ def call_tool(tool, *args, cwd=ROOT, check=True, **env) -> subprocess.CompletedP
         manager._instance_dict.clear()
     argv, out, err = [str(tool), *map(str, args)], io.StringIO(), io.StringIO()
     threads, folder, status = torch.get_num_threads(), os.getcwd(), 0
-    with mock.patch.dict(os.environ, env), mock.patch.object(sys, 'argv', argv), contextlib.redirect_stdout(out), \
-            contextlib.redirect_stderr(err):
+    with (
+        mock.patch.dict(os.environ, env),
+        mock.patch.object(sys, 'argv', argv),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         try:
             os.chdir(cwd)
             runpy.run_path(str(tool), run_name='__main__')
@@ -138,8 +145,9 @@ def call_tool(tool, *args, cwd=ROOT, check=True, **env) -> subprocess.CompletedP
 
 def _checked(result: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
     if result.returncode:
-        raise AssertionError(f'{result.args} ended with {result.returncode}:\n{result.stdout[-3000:]}\n'
-                             f'{result.stderr[-3000:]}')
+        raise AssertionError(
+            f'{result.args} ended with {result.returncode}:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}'
+        )
     return result
 
 

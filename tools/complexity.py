@@ -1,26 +1,36 @@
 """Count the parameters and multiply-adds of a config's model: what it has, and as the paper counted."""
+
 import argparse
 import json
-from typing import List, Optional
 
 from mmengine.config import DictAction
 
-from nextvit_mm.analysis.complexity import count_complexity
-from nextvit_mm.engine import run_command
-from nextvit_mm.engine.config import load_config
+from nextvit_mm.benchmark.complexity import count_complexity
+from nextvit_mm.training.config import load_config
+from nextvit_mm.utils.command import run_command
 
 
-def complexity(config: str, size: Optional[List[int]], cfg_options: Optional[dict], as_json: bool) -> None:
+def complexity(config: str, size: list[int] | None, cfg_options: dict | None, as_json: bool) -> None:
     if size and len(size) == 1:
         size = 2 * size
     found = count_complexity(load_config(config, cfg_options), size)
     if as_json:
-        print(json.dumps(dict(config=config, **{key: value for key, value in vars(found).items() if key != 'parts'},
-                              parts=[vars(part) for part in found.parts]), indent=2))
+        print(
+            json.dumps(
+                dict(
+                    config=config,
+                    **{key: value for key, value in vars(found).items() if key != 'parts'},
+                    parts=[vars(part) for part in found.parts],
+                ),
+                indent=2,
+            )
+        )
         return
     lines = [(part.name, part.params, part.flops) for part in found.parts]
-    lines += [('whole model', found.params, found.flops),
-              ('as the paper counts', found.published_params, found.published_flops)]
+    lines += [
+        ('whole model', found.params, found.flops),
+        ('as the paper counts', found.published_params, found.published_flops),
+    ]
     print(f'{config}, one image of {found.size[0]}×{found.size[1]}')
     print(f'{"":<28} {"params (M)":>11} {"multiply-adds (G)":>18}')
     for name, params, flops in lines:
@@ -32,10 +42,17 @@ def complexity(config: str, size: Optional[List[int]], cfg_options: Optional[dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of a detector, segmentor or classifier')
-    parser.add_argument('--size', type=int, nargs='+', metavar='N', help='height and width of the image, or its side '
-                        '(default: 800 1280 for detection, 512 2048 for segmentation, 224 for classification)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='override settings of the config')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs='+',
+        metavar='N',
+        help='height and width of the image, or its side '
+        '(default: 800 1280 for detection, 512 2048 for segmentation, 224 for classification)',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config'
+    )
     parser.add_argument('--json', dest='as_json', action='store_true', help='print JSON')
     run_command(complexity, parser)
 

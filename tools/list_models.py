@@ -1,7 +1,8 @@
 """Print the published classifiers that a backbone can start from."""
+
 import argparse
 
-from nextvit_mm.engine import run_command
+from nextvit_mm.utils.command import run_command
 from nextvit_mm.weights.zoo import ZOO
 
 

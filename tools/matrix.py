@@ -5,6 +5,7 @@
 Without names, every row. A row's result stays in .matrix/<row>.json until the row is run again, and the table, which is
 also written to .matrix/table.md, is of all of them: one row at a time does.
 """
+
 import argparse
 import datetime
 import json
@@ -14,35 +15,53 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / '.matrix'
 NEEDED_GB = 8  # torch and its CUDA libraries take 5.5, pip's unpacking some more for a while
 # What is run in each row: the network against timm's, weights, names of configs, a training and a test step of a
 # detector (which needs mmcv's operators) and of a segmentor.
-CORE = ('tests/models/test_arch.py', 'tests/models/test_blocks.py', 'tests/models/test_nextvit.py',
-        'tests/models/test_timm_parity.py', 'tests/weights/test_keys.py', 'tests/weights/test_weights.py',
-        'tests/configs/test_recipes.py', 'tests/configs/test_metafiles.py')
+CORE = (
+    'tests/models/test_arch.py',
+    'tests/models/test_blocks.py',
+    'tests/models/test_nextvit.py',
+    'tests/models/test_timm_parity.py',
+    'tests/weights/test_keys.py',
+    'tests/weights/test_weights.py',
+    'tests/configs/test_recipes.py',
+    'tests/configs/test_metafiles.py',
+)
 ONE_SIZE = 'not base and not large and not nextvit_b and not nextvit_l and not upernet and not released and not 3x'
 EXTRAS = 'weights,demo,analysis'
 TOOLS = ('timm', 'pytest')  # what the core needs beside these extras
 SHOWN = ('torch', 'torchvision', 'mmcv', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'numpy')
-DISTRIBUTIONS = dict(mmcv=('mmcv', 'mmcv-lite'), mmengine=('mmengine', 'onedl-mmengine'),
-                     mmdet=('mmdet', 'onedl-mmdetection'), mmseg=('mmsegmentation', 'onedl-mmsegmentation'),
-                     mmpretrain=('mmpretrain', 'onedl-mmpretrain'))
+DISTRIBUTIONS = dict(
+    mmcv=('mmcv', 'mmcv-lite'),
+    mmengine=('mmengine', 'onedl-mmengine'),
+    mmdet=('mmdet', 'onedl-mmdetection'),
+    mmseg=('mmsegmentation', 'onedl-mmsegmentation'),
+    mmpretrain=('mmpretrain', 'onedl-mmpretrain'),
+)
 
 
 class Row(NamedTuple):
     """One environment: what of ``requirements/`` it holds, and the Python that is looked for on the PATH."""
+
     name: str
     requirements: str
     python: str
 
 
-ROWS = (Row('oldest', 'oldest', '3.10'), Row('tested', 'tested', '3.11'), Row('tested-3.10', 'tested', '3.10'),
-        Row('tested-3.12', 'tested', '3.12'), Row('tested-3.13', 'tested', '3.13'), Row('newest', 'newest', '3.13'),
-        Row('onedl', 'onedl', '3.11'))
+ROWS = (
+    Row('oldest', 'oldest', '3.10'),
+    Row('tested', 'tested', '3.11'),
+    Row('tested-3.10', 'tested', '3.10'),
+    Row('tested-3.12', 'tested', '3.12'),
+    Row('tested-3.13', 'tested', '3.13'),
+    Row('newest', 'newest', '3.13'),
+    Row('onedl', 'onedl', '3.11'),
+)
 
 
 class NotRun(Exception):
@@ -66,8 +85,13 @@ def main() -> None:
     text = table(read_results())
     (FOLDER / 'table.md').write_text(text)
     print(text)
-    sys.exit(any(result.get('failed') or 'not_run' in result for name, result in read_results().items()
-                 if name in {row.name for row in chosen}))
+    sys.exit(
+        any(
+            result.get('failed') or 'not_run' in result
+            for name, result in read_results().items()
+            if name in {row.name for row in chosen}
+        )
+    )
 
 
 def run_row(row: Row, keep: bool) -> dict:
@@ -107,8 +131,16 @@ def make_environment(row: Row, folder: Path) -> Path:
         [*pip, 'setuptools>=77,<81', 'wheel'],  # 77: onedl's licence field; below 81: pkg_resources, for mmcv
         [*pip, '--no-build-isolation', *(line for line in lines if line not in alone)],
         *([[*pip, '--no-build-isolation', '--no-deps', *alone]] if alone else []),
-        [*pip, '--no-build-isolation', '--constraint', str(listed), '--editable', f'{ROOT}[{EXTRAS}]', *TOOLS,
-         *(['ftfy', 'regex'] if any('mmseg' in line for line in lines) else [])],
+        [
+            *pip,
+            '--no-build-isolation',
+            '--constraint',
+            str(listed),
+            '--editable',
+            f'{ROOT}[{EXTRAS}]',
+            *TOOLS,
+            *(['ftfy', 'regex'] if any('mmseg' in line for line in lines) else []),
+        ],
     ]
     for command in steps:
         with open(log, 'a') as out:
@@ -119,21 +151,23 @@ def make_environment(row: Row, folder: Path) -> Path:
     return python
 
 
-def read_requirements(row: Row) -> Dict[str, str]:
+def read_requirements(row: Row) -> dict[str, str]:
     """The lines of a row's file, each with the remark behind it: ``alone``, where pip's ``--no-deps`` is meant."""
     listed = (ROOT / 'requirements' / f'{row.requirements}.txt').read_text().splitlines()
     pairs = [line.partition('#') for line in listed]
     return {line.strip(): remark.strip() for line, _, remark in pairs if line.strip()}
 
 
-def installed(python: Path, row: Row) -> Dict[str, str]:
+def installed(python: Path, row: Row) -> dict[str, str]:
     """Every distribution of the environment with its version.
 
     Raises:
         NotRun: Installing this package has changed a version that the row's file pins.
     """
-    code = 'import json, importlib.metadata as m; print(json.dumps({d.metadata["Name"]: d.version for d in ' \
-           'm.distributions()}))'
+    code = (
+        'import json, importlib.metadata as m; print(json.dumps({d.metadata["Name"]: d.version for d in '
+        'm.distributions()}))'
+    )
     listed = json.loads(subprocess.check_output([python, '-c', code]))
     found = {normal(name): version for name, version in listed.items()}
     for line in read_requirements(row):
@@ -146,14 +180,18 @@ def installed(python: Path, row: Row) -> Dict[str, str]:
     return found
 
 
-def run_core(python: Path, folder: Path) -> Dict[str, int]:
+def run_core(python: Path, folder: Path) -> dict[str, int]:
     """Counts of the core's tests; what failed is in ``.matrix/<row>.log``."""
     report = folder / 'report.xml'
     log = FOLDER / f'{folder.name}.log'
     with open(log, 'a') as out:
         subprocess.run(
             [python, '-m', 'pytest', *CORE, '-k', ONE_SIZE, '-p', 'no:cacheprovider', f'--junitxml={report}'],
-            cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=out, stderr=subprocess.STDOUT)
+            cwd=ROOT,
+            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
     if not report.is_file():
         raise NotRun(f'pytest did not run, see {log.relative_to(ROOT)}')
     suite = next(ElementTree.parse(report).iter('testsuite'))
@@ -162,15 +200,17 @@ def run_core(python: Path, folder: Path) -> Dict[str, int]:
     return dict(passed=count['tests'] - failed - count['skipped'], failed=failed, skipped=count['skipped'])
 
 
-def read_results() -> Dict[str, dict]:
+def read_results() -> dict[str, dict]:
     files = {row.name: FOLDER / f'{row.name}.json' for row in ROWS}
     return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
 
 
-def table(results: Dict[str, dict]) -> str:
+def table(results: dict[str, dict]) -> str:
     """All rows as Markdown; of a row that was not run, why."""
-    lines = [f'| row | Python | {" | ".join(SHOWN)} | passed | failed | skipped | date |',
-             '|---' * (len(SHOWN) + 6) + '|']
+    lines = [
+        f'| row | Python | {" | ".join(SHOWN)} | passed | failed | skipped | date |',
+        '|---' * (len(SHOWN) + 6) + '|',
+    ]
     for row in ROWS:
         result = results.get(row.name, dict(not_run='never started here'))
         if 'not_run' in result:
@@ -182,10 +222,10 @@ def table(results: Dict[str, dict]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def shown(versions: Dict[str, str], module: str) -> str:
+def shown(versions: dict[str, str], module: str) -> str:
     """The version of a module, with its distribution's name where that is not the usual one; a dash for none."""
-    names: List[str] = list(DISTRIBUTIONS.get(module, (module, )))
-    name: Optional[str] = next((name for name in names if name in versions), None)
+    names: list[str] = list(DISTRIBUTIONS.get(module, (module,)))
+    name: str | None = next((name for name in names if name in versions), None)
     return '–' if name is None else versions[name] if name == names[0] else f'{name} {versions[name]}'
 
 

@@ -3,6 +3,7 @@
 Runs on the system's Python with nothing installed. Each finished step leaves a stamp in the environment, so that an
 interrupted set-up goes on where it stopped.
 """
+
 import argparse
 import hashlib
 import importlib.util
@@ -15,7 +16,7 @@ import sys
 import sysconfig
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ((3, 10), (3, 13))  # oldest and newest that the tested torch is built for
@@ -29,18 +30,22 @@ KIND = 'requirements'  # the stamp that says which of the two an environment is 
 
 class Step(NamedTuple):
     """One command, what the user is told of it, and what its stamp depends on."""
+
     title: str
     how_long: str
-    command: List[str]
-    env: Dict[str, str] = {}
+    command: list[str]
+    env: dict[str, str] = {}
     depends_on: str = ''
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('venv', nargs='?', default='.venv', type=Path, help='where (default: .venv)')
-    parser.add_argument('--compiled-ops', action='store_true', help='build mmcv with its own operators '
-                        '(requirements/compiled.txt); without it they come from torchvision')
+    parser.add_argument(
+        '--compiled-ops',
+        action='store_true',
+        help='build mmcv with its own operators (requirements/compiled.txt); without it they come from torchvision',
+    )
     args = parser.parse_args()
     venv = args.venv.absolute()
     compiled = choose_operators(venv, args.compiled_ops)
@@ -59,8 +64,10 @@ def choose_operators(venv: Path, wanted: bool) -> bool:
         return wanted
     compiled = stamp.read_text() == COMPILED
     if wanted and not compiled:
-        fail(f'{venv} was made without mmcv\'s compiled operators: remove it, or choose another place with '
-             '`make COMPILED_OPS=1 VENV=DIR …`')
+        fail(
+            f"{venv} was made without mmcv's compiled operators: remove it, or choose another place with "
+            '`make COMPILED_OPS=1 VENV=DIR …`'
+        )
     return compiled
 
 
@@ -68,8 +75,11 @@ def check_machine(venv: Path, compiled: bool) -> None:
     """Stop before anything is downloaded where the set-up cannot succeed."""
     version = sys.version_info[:2]
     if not PYTHONS[0] <= version <= PYTHONS[1]:
-        fail('Python {}.{} is not supported: use one from {}.{} to {}.{}, as in `make PYTHON=python3.11 test`'.format(
-            *version, *PYTHONS[0], *PYTHONS[1]))
+        fail(
+            'Python {}.{} is not supported: use one from {}.{} to {}.{}, as in `make PYTHON=python3.11 test`'.format(
+                *version, *PYTHONS[0], *PYTHONS[1]
+            )
+        )
     if version != TESTED_PYTHON:
         print('note: tested with Python {}.{} only; this is {}.{}'.format(*TESTED_PYTHON, *version))
     if compiled:
@@ -80,29 +90,41 @@ def check_machine(venv: Path, compiled: bool) -> None:
         place = next(p for p in (venv, *venv.parents) if p.exists())
         free = shutil.disk_usage(place).free / 1e9
         if free < NEEDED_GB:
-            fail(f'{place} has {free:.1f} GB free, and the environment needs {NEEDED_GB:.0f}: make room, or choose '
-                 'another place with `make VENV=DIR …`')
+            fail(
+                f'{place} has {free:.1f} GB free, and the environment needs {NEEDED_GB:.0f}: make room, or choose '
+                'another place with `make VENV=DIR …`'
+            )
 
 
 def check_compiler() -> None:
     if not shutil.which(shlex.split(os.environ.get('CXX', 'c++'))[0]):
-        fail('no C++ compiler, which mmcv\'s own operators need: install one (Debian: apt-get install g++), set CXX, or '
-             'leave COMPILED_OPS out')
+        fail(
+            "no C++ compiler, which mmcv's own operators need: install one (Debian: apt-get install g++), set CXX, or "
+            'leave COMPILED_OPS out'
+        )
     header = Path(sysconfig.get_paths()['include'], 'Python.h')
     if not header.is_file():
-        fail(f'{header} is missing, which mmcv\'s own operators need: install Python\'s headers (Debian: '
-             'python3-dev), or leave COMPILED_OPS out')
+        fail(
+            f"{header} is missing, which mmcv's own operators need: install Python's headers (Debian: "
+            'python3-dev), or leave COMPILED_OPS out'
+        )
 
 
 def make_venv(venv: Path) -> Path:
     """The environment's Python; a half-made environment is completed, and any other folder is left alone."""
     if venv.exists() and any(venv.iterdir()) and not (venv / 'stamps').is_dir():
-        fail(f'{venv} exists and was not made by this set-up: remove it, or choose another place with '
-             '`make VENV=DIR …`')
+        fail(
+            f'{venv} exists and was not made by this set-up: remove it, or choose another place with `make VENV=DIR …`'
+        )
     (venv / 'stamps').mkdir(parents=True, exist_ok=True)
     python = venv / 'bin' / 'python'
-    works = python.exists() and subprocess.run(
-        [python, '-c', 'import pip'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    works = (
+        python.exists()
+        and subprocess.run(
+            [python, '-c', 'import pip'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ).returncode
+        == 0
+    )
     if not works:
         print(f'making {venv}', flush=True)
         if subprocess.run([sys.executable, '-m', 'venv', venv]).returncode:
@@ -110,7 +132,7 @@ def make_venv(venv: Path) -> Path:
     return python
 
 
-def list_steps(python: Path, compiled: bool = False) -> List[Step]:
+def list_steps(python: Path, compiled: bool = False) -> list[Step]:
     requirements = ROOT / 'requirements' / (COMPILED if compiled else TESTED)
     tested = requirements.read_text()
     pins = dict(line.split('==') for line in tested.splitlines() if '==' in line)
@@ -119,27 +141,52 @@ def list_steps(python: Path, compiled: bool = False) -> List[Step]:
     pip = [str(python), '-m', 'pip', 'install', '--disable-pip-version-check', '--no-compile']
     constraint = ['--constraint', str(requirements)]
 
-    def pinned(*names: str) -> List[str]:
+    def pinned(*names: str) -> list[str]:
         return [f'{name}=={pins[name]}' for name in names]
 
     setup_py = (ROOT / 'setup.py').read_text()
     check = ROOT / 'tools' / 'check_install.py'
-    mmcv = [
-        # In an isolated build mmcv would find no torch, and leave its operators out without a word.
-        Step('mmcv with its operators', 'built here: about 11 min on 2 cores; seconds when pip has the wheel in its '
-             'cache', [*pip, '-v', '--no-build-isolation', *pinned('mmcv')], env=dict(MMCV_WITH_OPS='1'),
-             depends_on=tested)
-    ] if compiled else []
+    mmcv = (
+        [
+            # In an isolated build mmcv would find no torch, and leave its operators out without a word.
+            Step(
+                'mmcv with its operators',
+                'built here: about 11 min on 2 cores; seconds when pip has the wheel in its cache',
+                [*pip, '-v', '--no-build-isolation', *pinned('mmcv')],
+                env=dict(MMCV_WITH_OPS='1'),
+                depends_on=tested,
+            )
+        ]
+        if compiled
+        else []
+    )
     return [
         # MMEngine and mmcv's build import pkg_resources, which setuptools 81 dropped.
-        Step('torch', 'about 1 min, 5 GB',
-             [*pip, SETUPTOOLS, *(['wheel', 'ninja'] if compiled else []), *pinned('torch', 'torchvision')]),
+        Step(
+            'torch',
+            'about 1 min, 5 GB',
+            [*pip, SETUPTOOLS, *(['wheel', 'ninja'] if compiled else []), *pinned('torch', 'torchvision')],
+        ),
         *mmcv,
-        Step('the MM libraries, nextvit_mm (editable) and what its tests need', 'about 1 min',
-             [*pip, *constraint, SETUPTOOLS, *pinned(*(name for name in pins if name not in ('torch', 'torchvision'))),
-              '--editable', f'{ROOT}[all]'], depends_on=tested + setup_py),
-        Step('check that it all works together', 'about 20 s', [str(python), str(check)],
-             depends_on=tested + setup_py + check.read_text()),
+        Step(
+            'the MM libraries, nextvit_mm (editable) and what its tests need',
+            'about 1 min',
+            [
+                *pip,
+                *constraint,
+                SETUPTOOLS,
+                *pinned(*(name for name in pins if name not in ('torch', 'torchvision'))),
+                '--editable',
+                f'{ROOT}[all]',
+            ],
+            depends_on=tested + setup_py,
+        ),
+        Step(
+            'check that it all works together',
+            'about 20 s',
+            [str(python), str(check)],
+            depends_on=tested + setup_py + check.read_text(),
+        ),
     ]
 
 
@@ -154,8 +201,14 @@ def run_step(venv: Path, step: Step, heading: str) -> None:
     status = run_logged(step, log)
     if status:
         tail = log.read_text(errors='replace').splitlines()[-15:]
-        fail('\n'.join([*tail, f'`{step.title}` failed; all of its output is in {log}. Run the command again to go on '
-                        'from here.']))
+        fail(
+            '\n'.join(
+                [
+                    *tail,
+                    f'`{step.title}` failed; all of its output is in {log}. Run the command again to go on from here.',
+                ]
+            )
+        )
     print(f'      done in {clock(time.monotonic() - start)}', flush=True)
     stamp.write_text(key)
 
@@ -164,10 +217,17 @@ def run_logged(step: Step, log: Path) -> int:
     """Run the command, its output into the log, its progress (ninja's [n/m]) and the time onto the screen."""
     env = {**os.environ, **step.env, 'PYTHONUNBUFFERED': '1'}
     start = last = time.monotonic()
-    built: Optional[str] = None
+    built: str | None = None
     with open(log, 'w') as out:
-        process = subprocess.Popen(step.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                   errors='replace', env=env, cwd=ROOT)
+        process = subprocess.Popen(
+            step.command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors='replace',
+            env=env,
+            cwd=ROOT,
+        )
         for line in process.stdout:
             out.write(line)
             out.flush()

@@ -1,7 +1,9 @@
 """Evaluate a checkpoint of a detector, segmentor or classifier."""
+
 import argparse
 
-from nextvit_mm.engine import add_common_arguments, run_command, test
+from nextvit_mm.training.launch import evaluate
+from nextvit_mm.utils.command import add_common_arguments, run_command
 
 
 def main() -> None:
@@ -10,12 +12,16 @@ def main() -> None:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to a pickle')
     parser.add_argument('--show-dir', metavar='DIR', help='draw every prediction into this folder')
-    parser.add_argument('--tta', action='store_true', help='test-time augmentation of the config (several scales, '
-                        'flipped); metrics are named ms/…')
-    parser.add_argument('--pipeline', metavar='NAME', help='test with the config\'s NAME_test_pipeline, such as '
-                        'timm of the classifiers')
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='test-time augmentation of the config (several scales, flipped); metrics are named ms/…',
+    )
+    parser.add_argument(
+        '--pipeline', metavar='NAME', help="test with the config's NAME_test_pipeline, such as timm of the classifiers"
+    )
     add_common_arguments(parser)
-    run_command(test, parser)
+    run_command(evaluate, parser)
 
 
 if __name__ == '__main__':

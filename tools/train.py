@@ -1,18 +1,29 @@
 """Train a detector, segmentor or classifier from a config."""
+
 import argparse
 
-from nextvit_mm.engine import add_common_arguments, run_command, train
+from nextvit_mm.training.launch import train
+from nextvit_mm.utils.command import add_common_arguments, run_command
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file, such as configs/detection/mask_rcnn_nextvit_s_1x.py')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CKPT',
-                        help='go on from CKPT, or from the latest checkpoint of the work dir')
-    parser.add_argument('--no-pretrained', action='store_true',
-                        help='train from scratch: no pretrained weights, nothing frozen')
-    parser.add_argument('--backbone', metavar='CONFIG', help='take the network of this config\'s backbone, such as '
-                        'configs/ablation/table1_ccct.py')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CKPT',
+        help='go on from CKPT, or from the latest checkpoint of the work dir',
+    )
+    parser.add_argument(
+        '--no-pretrained', action='store_true', help='train from scratch: no pretrained weights, nothing frozen'
+    )
+    parser.add_argument(
+        '--backbone',
+        metavar='CONFIG',
+        help="take the network of this config's backbone, such as configs/ablation/table1_ccct.py",
+    )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs a GPU)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate with the batch size')
     parser.add_argument('--seed', type=int, help='seed of Python, NumPy and torch')

@@ -1,8 +1,9 @@
 """What a benchmark compares: our backbones and timm's networks by name, with random weights and published accuracy."""
+
 import copy
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -11,26 +12,51 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
 from ..models import NextViT
-from ..reproduction.published import load_table
+from ..published import load_table
 from ..weights.keys import arch_depths, to_ours
 
 ARCHS = dict(nextvit_s='small', nextvit_b='base', nextvit_l='large')
 SETTLING_SIZE = (128, 128)  # of the images that give BN their statistics
 # Networks of Tables 4 to 6 that timm has, and what Table 4 calls them.
 TABLE_4 = {
-    'resnet101': 'ResNet101', 'resnet152': 'ResNet152', 'resnext101_32x4d': 'ResNeXt101-32x4d',
-    'resnext101_64x4d': 'ResNeXt101-64x4d', 'regnety_080': 'RegNetY-8G', 'regnety_160': 'RegNetY-16G',
-    'resnest50d': 'ResNeSt50', 'resnest101e': 'ResNeSt101', 'efficientnet_b3': 'EfficientNet-B3',
-    'efficientnet_b5': 'EfficientNet-B5', 'mobilevitv2_100': 'MobileViTv2-1.0', 'mobilevitv2_200': 'MobileViTv2-2.0',
-    'convnext_tiny': 'ConvNeXt-T', 'convnext_small': 'ConvNeXt-S', 'convnext_base': 'ConvNeXt-B',
-    'deit_tiny_patch16_224': 'DeiT-T', 'deit_small_patch16_224': 'DeiT-S', 'deit_base_patch16_224': 'DeiT-B',
-    'swin_tiny_patch4_window7_224': 'Swin-T', 'swin_small_patch4_window7_224': 'Swin-S',
-    'swin_base_patch4_window7_224': 'Swin-B', 'pvt_v2_b2': 'PVTv2-B2', 'pvt_v2_b3': 'PVTv2-B3',
-    'pvt_v2_b4': 'PVTv2-B4', 'twins_svt_small': 'Twins-SVT-S', 'twins_svt_base': 'Twins-SVT-B',
-    'twins_svt_large': 'Twins-SVT-L', 'poolformer_s24': 'PoolFormer-S24', 'poolformer_s36': 'PoolFormer-S36',
-    'poolformer_m36': 'PoolFormer-M36', 'poolformer_m48': 'PoolFormer-M48', 'coat_tiny': 'CoaT Tiny',
-    'coat_mini': 'CoaT Mini', 'coat_small': 'CoaT Small', 'efficientformer_l7': 'EfficientFormer-L7',
-    'nextvit_small': 'Next-ViT-S', 'nextvit_base': 'Next-ViT-B', 'nextvit_large': 'Next-ViT-L',
+    'resnet101': 'ResNet101',
+    'resnet152': 'ResNet152',
+    'resnext101_32x4d': 'ResNeXt101-32x4d',
+    'resnext101_64x4d': 'ResNeXt101-64x4d',
+    'regnety_080': 'RegNetY-8G',
+    'regnety_160': 'RegNetY-16G',
+    'resnest50d': 'ResNeSt50',
+    'resnest101e': 'ResNeSt101',
+    'efficientnet_b3': 'EfficientNet-B3',
+    'efficientnet_b5': 'EfficientNet-B5',
+    'mobilevitv2_100': 'MobileViTv2-1.0',
+    'mobilevitv2_200': 'MobileViTv2-2.0',
+    'convnext_tiny': 'ConvNeXt-T',
+    'convnext_small': 'ConvNeXt-S',
+    'convnext_base': 'ConvNeXt-B',
+    'deit_tiny_patch16_224': 'DeiT-T',
+    'deit_small_patch16_224': 'DeiT-S',
+    'deit_base_patch16_224': 'DeiT-B',
+    'swin_tiny_patch4_window7_224': 'Swin-T',
+    'swin_small_patch4_window7_224': 'Swin-S',
+    'swin_base_patch4_window7_224': 'Swin-B',
+    'pvt_v2_b2': 'PVTv2-B2',
+    'pvt_v2_b3': 'PVTv2-B3',
+    'pvt_v2_b4': 'PVTv2-B4',
+    'twins_svt_small': 'Twins-SVT-S',
+    'twins_svt_base': 'Twins-SVT-B',
+    'twins_svt_large': 'Twins-SVT-L',
+    'poolformer_s24': 'PoolFormer-S24',
+    'poolformer_s36': 'PoolFormer-S36',
+    'poolformer_m36': 'PoolFormer-M36',
+    'poolformer_m48': 'PoolFormer-M48',
+    'coat_tiny': 'CoaT Tiny',
+    'coat_mini': 'CoaT Mini',
+    'coat_small': 'CoaT Small',
+    'efficientformer_l7': 'EfficientFormer-L7',
+    'nextvit_small': 'Next-ViT-S',
+    'nextvit_base': 'Next-ViT-B',
+    'nextvit_large': 'Next-ViT-L',
 }
 
 
@@ -45,6 +71,7 @@ class Candidate:
         channels_last: Memory format of the weights when PyTorch runs it.
         with_cp: Recompute blocks in the backward pass (ours, training only).
     """
+
     name: str
     timm_name: str
     ours: bool
@@ -69,16 +96,22 @@ def parse_candidate(name: str) -> Candidate:
             raise UserError(f'{name!r}: @{suffix} is not among what {base} takes: @{", @".join(allowed)}')
     if 'contiguous' in suffixes and 'channels_last' in suffixes:
         raise UserError(f'{name!r}: @contiguous and @channels_last exclude each other')
-    timm_name = f'nextvit_{ARCHS[base]}' if ours else base[len('timm:'):]
+    timm_name = f'nextvit_{ARCHS[base]}' if ours else base[len('timm:') :]
     if not _timm().is_model(timm_name):
         similar = ', '.join(_timm().list_models(f'*{timm_name}*')[:8])
         raise UserError(f'{name!r}: timm has no {timm_name}' + (f'; similar: {similar}' if similar else ''))
-    return Candidate(name, timm_name, ours, 'channels_last' in suffixes or ours and 'contiguous' not in suffixes,
-                     'with_cp' in suffixes)
+    return Candidate(
+        name,
+        timm_name,
+        ours,
+        'channels_last' in suffixes or ours and 'contiguous' not in suffixes,
+        'with_cp' in suffixes,
+    )
 
 
-def build(candidate: Candidate, size: Sequence[int], seed: int = 0, device: str = 'cpu',
-          theirs: Optional[nn.Module] = None) -> nn.Module:
+def build(
+    candidate: Candidate, size: Sequence[int], seed: int = 0, device: str = 'cpu', theirs: nn.Module | None = None
+) -> nn.Module:
     """A candidate's backbone in eval mode: image (B, 3, H, W) to feature maps, float32.
 
     Weights are random and the same for the same seed, also between ours and timm's Next-ViT. Nothing is downloaded.
@@ -105,8 +138,7 @@ def as_ours(candidate: Candidate, theirs: nn.Module) -> NextViT:
     arch = ARCHS[candidate.name.split('@')[0]]
     ours = NextViT(arch, with_cp=candidate.with_cp)
     # timm's feature extractor flattens `stages.0` into `stages_0`.
-    weights = {re.sub(r'^(stem|stages)_(\d+)\.', r'\1.\2.', name): value
-               for name, value in theirs.state_dict().items()}
+    weights = {re.sub(r'^(stem|stages)_(\d+)\.', r'\1.\2.', name): value for name, value in theirs.state_dict().items()}
     ours.load_state_dict(to_ours(weights, arch_depths(arch)), strict=True)
     return ours
 
@@ -122,11 +154,11 @@ def photographs(shape: Sequence[int], seed: int = 0) -> Tensor:
     for octave in range(2, 8):
         side = 2**octave
         noise = torch.randn(batch, channels, min(side, height), min(side, width), generator=generator)
-        image += F.interpolate(noise, (height, width), mode='bilinear', align_corners=False) * 2.0**(2 - octave)
+        image += F.interpolate(noise, (height, width), mode='bilinear', align_corners=False) * 2.0 ** (2 - octave)
     return (image - image.mean()) / image.std()
 
 
-def published_top1(candidate: Candidate, size: Sequence[int] = (224, 224)) -> Optional[float]:
+def published_top1(candidate: Candidate, size: Sequence[int] = (224, 224)) -> float | None:
     """Top-1 accuracy on ImageNet-1K that Table 4 prints, %; None where it has none.
 
     Where Table 4 has several image sizes, that of ``size`` if there, else the smallest.
@@ -145,6 +177,7 @@ def count_multiply_adds(model: nn.Module, shape: Sequence[int]) -> int:
         shape: (B, C, H, W).
     """
     from torch.utils.flop_counter import FlopCounterMode
+
     parameter = next(model.parameters())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(*shape, device=parameter.device, dtype=parameter.dtype))
@@ -208,10 +241,11 @@ class _ForwardFeatures(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor) -> Tuple[Tensor]:
-        return (self.model.forward_features(x), )
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.model.forward_features(x),)
 
 
 def _timm():
-    from ..deploy.backends import need
+    from ..utils.optional import need
+
     return need('timm', 'the benchmark')

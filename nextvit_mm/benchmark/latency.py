@@ -1,16 +1,18 @@
 """Latency of backbones side by side: interleaved rounds, medians, ratios, and shares of the machine's own limit."""
+
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
 
 from ..errors import UserError
+from ..utils.progress import say
 from .candidates import Candidate, build, count_multiply_adds, parse_candidate, photographs, published_top1
 from .machine import describe_machine, limit_kernels
-from .rounds import Result, Row, Run, Shape, Timer, limits_of, parse_shape, say, shape_name
+from .rounds import Result, Row, Run, Shape, Timer, limits_of, parse_shape, shape_name
 from .runtimes import PRECISIONS, RUNTIMES, prepare, relative_error, require, why_not
 
 REFERENCE = 'timm:nextvit_small/eager/fp32'
@@ -26,8 +28,9 @@ class LatencyRow(Row):
         runtime: Of :data:`.runtimes.RUNTIMES`.
         top1: Published accuracy on ImageNet-1K, %; None if Table 4 has none.
     """
+
     runtime: str = 'eager'
-    top1: Optional[float] = None
+    top1: float | None = None
 
     @property
     def key(self) -> str:
@@ -35,18 +38,20 @@ class LatencyRow(Row):
         return f'{self.candidate}/{self.runtime}/{self.precision}'
 
 
-def measure_latency(candidates: Sequence[str],
-                    shapes: Sequence[str] = ('8x224', '1x224'),
-                    runtimes: Sequence[str] = ('eager', 'folded'),
-                    precisions: Sequence[str] = ('fp32', ),
-                    only: Optional[Sequence[str]] = None,
-                    reference: Optional[str] = None,
-                    rounds: int = 10,
-                    warmup: int = 2,
-                    min_time: float = 0.2,
-                    seed: int = 0,
-                    threads: Optional[int] = None,
-                    device: str = 'cpu') -> Result:
+def measure_latency(
+    candidates: Sequence[str],
+    shapes: Sequence[str] = ('8x224', '1x224'),
+    runtimes: Sequence[str] = ('eager', 'folded'),
+    precisions: Sequence[str] = ('fp32',),
+    only: Sequence[str] | None = None,
+    reference: str | None = None,
+    rounds: int = 10,
+    warmup: int = 2,
+    min_time: float = 0.2,
+    seed: int = 0,
+    threads: int | None = None,
+    device: str = 'cpu',
+) -> Result:
     """Measure every candidate in every runtime and precision, shape by shape, beside the machine's limit.
 
     In each round everything runs once, in an order that the seed shuffles anew, so that what slows the machine for a
@@ -80,11 +85,23 @@ def measure_latency(candidates: Sequence[str],
     used = [list(dict.fromkeys(column)) for column in zip(*combinations)]
     require(used[1], used[2], device)
     torch.set_num_threads(threads or torch.get_num_threads())
-    result = Result(describe_machine(device),
-                    dict(rounds=rounds, warmup=warmup, min_time=min_time, seed=seed, device=device,
-                         shapes=list(shapes), reference=reference), {}, [], [])
-    kernels: Optional[dict] = None
-    limit_times: Dict[Tuple[str, str], List[float]] = {}
+    result = Result(
+        describe_machine(device),
+        dict(
+            rounds=rounds,
+            warmup=warmup,
+            min_time=min_time,
+            seed=seed,
+            device=device,
+            shapes=list(shapes),
+            reference=reference,
+        ),
+        {},
+        [],
+        [],
+    )
+    kernels: dict | None = None
+    limit_times: dict[tuple[str, str], list[float]] = {}
     timer = Timer(rounds, warmup, min_time, seed, device)
     for shape in sizes:
         with tempfile.TemporaryDirectory(prefix='nextvit_benchmark_') as folder:
@@ -105,7 +122,7 @@ def measure_latency(candidates: Sequence[str],
     return result
 
 
-def parse_key(key: str) -> Tuple[str, str, str]:
+def parse_key(key: str) -> tuple[str, str, str]:
     """CANDIDATE/RUNTIME/PRECISION in three.
 
     Raises:
@@ -121,13 +138,19 @@ def parse_key(key: str) -> Tuple[str, str, str]:
     return parts[0], parts[1], parts[2]
 
 
-def _prepare_shape(combinations: Sequence[Tuple[str, str, str]], shape: Shape, folder: Path, seed: int, device: str,
-                   skipped: List[dict]) -> Tuple[List[LatencyRow], Dict[object, Run]]:
+def _prepare_shape(
+    combinations: Sequence[tuple[str, str, str]],
+    shape: Shape,
+    folder: Path,
+    seed: int,
+    device: str,
+    skipped: list[dict],
+) -> tuple[list[LatencyRow], dict[object, Run]]:
     """Rows without times yet, and what to call for each; what cannot run is added to ``skipped``."""
     batch, height, width = shape
     image = photographs((batch, 3, height, width), seed).to(device)
-    rows: List[LatencyRow] = []
-    runs: Dict[object, Run] = {}
+    rows: list[LatencyRow] = []
+    runs: dict[object, Run] = {}
     for name in dict.fromkeys(candidate for candidate, _, _ in combinations):
         candidate = parse_candidate(name)
         keys = []
@@ -154,12 +177,22 @@ def _prepare_shape(combinations: Sequence[Tuple[str, str, str]], shape: Shape, f
                 skipped.append(dict(key=key, shape=shape_name(shape), reason=str(why).splitlines()[0]))
                 continue
             runs[key] = run
-            rows.append(LatencyRow(name, precision, shape, 2 * multiply_adds, error, error <= TOLERANCES[precision],
-                                   runtime=runtime, top1=published_top1(candidate, shape[1:])))
+            rows.append(
+                LatencyRow(
+                    name,
+                    precision,
+                    shape,
+                    2 * multiply_adds,
+                    error,
+                    error <= TOLERANCES[precision],
+                    runtime=runtime,
+                    top1=published_top1(candidate, shape[1:]),
+                )
+            )
     return rows, runs
 
 
-def _build(candidate: Candidate, image: torch.Tensor, seed: int, device: str) -> Tuple[nn.Module, list, int]:
+def _build(candidate: Candidate, image: torch.Tensor, seed: int, device: str) -> tuple[nn.Module, list, int]:
     """The network, the maps that it must give, and its multiply-adds.
 
     The maps are timm's in eager float32: of another layout, and for ours of another implementation.

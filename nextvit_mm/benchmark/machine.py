@@ -1,10 +1,11 @@
 """The machine that a benchmark runs on: what it is, and what it can do at most."""
+
 import datetime
 import importlib.metadata
 import os
 import platform
 import warnings
-from typing import Callable, Dict, List
+from collections.abc import Callable
 
 import torch
 
@@ -14,7 +15,7 @@ GEMM = 2048  # side of both matrices
 CONV = dict(batch=8, channels=256, side=56)  # 3×3, as many channels out
 
 
-def describe_machine(device: str = 'cpu') -> Dict[str, object]:
+def describe_machine(device: str = 'cpu') -> dict[str, object]:
     """Processor, cores, threads, versions and date, of this process on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return dict(
@@ -26,10 +27,11 @@ def describe_machine(device: str = 'cpu') -> Dict[str, object]:
         gpu=torch.cuda.get_device_name() if device == 'cuda' else None,
         system=f'{platform.system()} {platform.machine()}, Python {platform.python_version()}',
         instructions=_instructions(),
-        versions={name: version for name in PACKAGES for version in [_version(name)] if version})
+        versions={name: version for name in PACKAGES for version in [_version(name)] if version},
+    )
 
 
-def limit_kernels(precisions: List[str], device: str = 'cpu') -> Dict[str, Dict[str, Callable[[], None]]]:
+def limit_kernels(precisions: list[str], device: str = 'cpu') -> dict[str, dict[str, Callable[[], None]]]:
     """Per precision, the kernels whose faster one is taken for the machine's limit, each ready to be called.
 
     A product of two square matrices and a 3×3 convolution, in PyTorch; int8 through its integer product and its
@@ -40,7 +42,7 @@ def limit_kernels(precisions: List[str], device: str = 'cpu') -> Dict[str, Dict[
         device: ``'cpu'`` or ``'cuda'``.
     """
     makers = dict(gemm=_make_gemm, conv=_make_conv)
-    kernels: Dict[str, Dict[str, Callable[[], None]]] = {}
+    kernels: dict[str, dict[str, Callable[[], None]]] = {}
     for precision in precisions:
         kernels[precision] = {}
         for name, make in makers.items():
@@ -59,7 +61,7 @@ def kernel_flops(name: str) -> int:
     """FLOPs (two a multiply-add) of one call of a kernel of :func:`limit_kernels`."""
     if name == 'gemm':
         return 2 * GEMM**3
-    return 2 * CONV['batch'] * CONV['side']**2 * CONV['channels']**2 * 9
+    return 2 * CONV['batch'] * CONV['side'] ** 2 * CONV['channels'] ** 2 * 9
 
 
 def _make_gemm(precision: str, device: str) -> Callable[[], None]:
@@ -94,8 +96,11 @@ def _cpu_model() -> str:
         with open('/proc/cpuinfo') as file:
             info = dict(line.split(':', 1) for line in file.read().split('\n\n')[0].splitlines() if ':' in line)
         info = {key.strip(): value.strip() for key, value in info.items()}
-        return (f'{info["model name"]} (family {info["cpu family"]}, model {info["model"]})'
-                if 'cpu family' in info else info['model name'])
+        return (
+            f'{info["model name"]} (family {info["cpu family"]}, model {info["model"]})'
+            if 'cpu family' in info
+            else info['model name']
+        )
     except (OSError, KeyError, ValueError):  # not Linux, or not x86
         return platform.processor() or platform.machine()
 

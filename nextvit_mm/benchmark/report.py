@@ -1,28 +1,31 @@
 """What the benchmark measured, for the terminal, as Markdown, as JSON and as a picture."""
+
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
 
-from ..analysis.drawing import pyplot, save_figure
 from ..errors import UserError
+from ..utils.figures import pyplot, save_figure
 from .candidates import TABLE_4, parse_candidate
 from .latency import LatencyRow
 from .rounds import Result, Row, shape_name
 from .training import TrainingRow
 
-Table = Tuple[List[str], List[List[str]]]  # headings and lines; the first columns are text, the others figures
+Table = tuple[list[str], list[list[str]]]  # headings and lines; the first columns are text, the others figures
 TEXT_COLUMNS = 3
 FAMILY = re.compile(r'[a-z]+?(?=v?\d|_|y_|$)')
 
 
-def describe(result: Result) -> List[str]:
+def describe(result: Result) -> list[str]:
     """Machine, settings and limits of a run, one line each."""
     machine, settings = result.machine, result.settings
-    lines = [f'{machine["date"]}: {machine["gpu"] or machine["cpu"]}, {machine["cores"]} cores, '
-             f'{machine["torch_threads"]} threads, {machine["instructions"]}, {machine["system"]}',
-             ', '.join(f'{name} {version}' for name, version in machine['versions'].items()),
-             f'{settings["rounds"]} interleaved rounds, seed {settings["seed"]}; ratios to {settings["reference"]}']
+    lines = [
+        f'{machine["date"]}: {machine["gpu"] or machine["cpu"]}, {machine["cores"]} cores, '
+        f'{machine["torch_threads"]} threads, {machine["instructions"]}, {machine["system"]}',
+        ', '.join(f'{name} {version}' for name, version in machine['versions'].items()),
+        f'{settings["rounds"]} interleaved rounds, seed {settings["seed"]}; ratios to {settings["reference"]}',
+    ]
     if machine['load'] and machine['load'] > 0.5:
         lines.append(f'NOT ALONE: the load was {machine["load"]} before the run; run it again alone')
     for precision, limits in result.limits.items():
@@ -34,40 +37,58 @@ def describe(result: Result) -> List[str]:
 def latency_table(rows: Sequence[LatencyRow]) -> Table:
     """Rows of one shape, the fastest last."""
     headings = ['candidate', 'runtime', 'precision', 'ms', 'quartiles', 'ratio', 'GFLOP/s', 'of limit', 'error']
-    lines = [[row.candidate, row.runtime, row.precision, f'{row.median * 1e3:.1f}',
-              '–'.join(f'{value * 1e3:.1f}' for value in row.quartiles),
-              '' if row.ratio is None else f'{row.ratio:.2f}×', f'{row.flops_per_s / 1e9:.0f}',
-              '' if row.share is None else f'{row.share:.0%}', f'{row.error:.0e}' + ('' if row.agrees else ' WRONG')]
-             for row in sorted(rows, key=lambda row: -row.median)]
+    lines = [
+        [
+            row.candidate,
+            row.runtime,
+            row.precision,
+            f'{row.median * 1e3:.1f}',
+            '–'.join(f'{value * 1e3:.1f}' for value in row.quartiles),
+            '' if row.ratio is None else f'{row.ratio:.2f}×',
+            f'{row.flops_per_s / 1e9:.0f}',
+            '' if row.share is None else f'{row.share:.0%}',
+            f'{row.error:.0e}' + ('' if row.agrees else ' WRONG'),
+        ]
+        for row in sorted(rows, key=lambda row: -row.median)
+    ]
     return headings, lines
 
 
 def training_table(rows: Sequence[TrainingRow]) -> Table:
     """The same of training steps."""
     headings = ['candidate', 'precision', 'step', 'ms', 'quartiles', 'ratio', 'GFLOP/s', 'of limit', 'memory', 'error']
-    lines = [[row.candidate, row.precision, shape_name(row.shape), f'{row.median * 1e3:.0f}',
-              '–'.join(f'{value * 1e3:.0f}' for value in row.quartiles),
-              '' if row.ratio is None else f'{row.ratio:.2f}×', f'{row.flops_per_s / 1e9:.0f}',
-              '' if row.share is None else f'{row.share:.0%}',
-              'not measured' if row.memory is None else f'{row.memory / 2**20:.0f} MiB',
-              f'{row.error:.0e}' + ('' if row.agrees else ' WRONG')]
-             for row in sorted(rows, key=lambda row: -row.median)]
+    lines = [
+        [
+            row.candidate,
+            row.precision,
+            shape_name(row.shape),
+            f'{row.median * 1e3:.0f}',
+            '–'.join(f'{value * 1e3:.0f}' for value in row.quartiles),
+            '' if row.ratio is None else f'{row.ratio:.2f}×',
+            f'{row.flops_per_s / 1e9:.0f}',
+            '' if row.share is None else f'{row.share:.0%}',
+            'not measured' if row.memory is None else f'{row.memory / 2**20:.0f} MiB',
+            f'{row.error:.0e}' + ('' if row.agrees else ' WRONG'),
+        ]
+        for row in sorted(rows, key=lambda row: -row.median)
+    ]
     return headings, lines
 
 
-def sections(result: Result) -> List[Tuple[str, Table]]:
+def sections(result: Result) -> list[tuple[str, Table]]:
     """Title and table of every shape."""
     shapes = list(dict.fromkeys(row.shape for row in result.rows))
     training = isinstance(result.rows[0], TrainingRow)
     make = training_table if training else latency_table
     what = 'backbone, forward + backward + AdamW' if training else 'backbone, inference'
-    return [(f'{shape_name(shape)}, {what}', make([row for row in result.rows if row.shape == shape]))
-            for shape in shapes]
+    return [
+        (f'{shape_name(shape)}, {what}', make([row for row in result.rows if row.shape == shape])) for shape in shapes
+    ]
 
 
-def skipped_lines(result: Result) -> List[str]:
+def skipped_lines(result: Result) -> list[str]:
     """What was not measured, by reason."""
-    by_reason: Dict[str, List[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for skip in result.skipped:
         by_reason.setdefault(skip['reason'], []).append(skip['key'])
     return [f'{", ".join(dict.fromkeys(keys))}: {reason}' for reason, keys in by_reason.items()]
@@ -77,9 +98,13 @@ def as_text(table: Table) -> str:
     """A table for the terminal, columns aligned."""
     headings, lines = table
     widths = [max(map(len, column)) for column in zip(headings, *lines)]
-    return '\n'.join('  '.join(cell.ljust(width) if i < TEXT_COLUMNS else cell.rjust(width)
-                               for i, (cell, width) in enumerate(zip(line, widths))).rstrip()
-                     for line in [headings, *lines])
+    return '\n'.join(
+        '  '.join(
+            cell.ljust(width) if i < TEXT_COLUMNS else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in [headings, *lines]
+    )
 
 
 def as_markdown(table: Table) -> str:
@@ -99,7 +124,7 @@ def print_report(result: Result) -> None:
         print('\n'.join(f'  {line}' for line in skipped_lines(result)))
 
 
-def write_markdown(results: Sequence[Result], out_file: Union[str, Path], first: Optional[Table] = None) -> None:
+def write_markdown(results: Sequence[Result], out_file: str | Path, first: Table | None = None) -> None:
     """The same in Markdown; ``first`` is a table that goes before."""
     parts = [as_markdown(first)] if first else []
     for result in results:
@@ -110,12 +135,12 @@ def write_markdown(results: Sequence[Result], out_file: Union[str, Path], first:
     _write(out_file, '\n\n'.join(parts) + '\n')
 
 
-def write_json(content: dict, out_file: Union[str, Path]) -> None:
+def write_json(content: dict, out_file: str | Path) -> None:
     """A dict as JSON; what is infinite becomes null."""
     _write(out_file, json.dumps(_finite(content), indent=2) + '\n')
 
 
-def draw_latency(result: Result, out_file: Union[str, Path]) -> None:
+def draw_latency(result: Result, out_file: str | Path) -> None:
     """Published accuracy against measured latency, as the paper's Figure 1: a panel per shape, runtime and precision.
 
     Ours is drawn folded or not, whichever was faster, in the panel of eager PyTorch. Rows whose maps were wrong are
@@ -124,7 +149,7 @@ def draw_latency(result: Result, out_file: Union[str, Path]) -> None:
     Raises:
         UserError: No row has a published accuracy, or matplotlib is missing.
     """
-    panels: Dict[Tuple[str, str, str], List[LatencyRow]] = {}
+    panels: dict[tuple[str, str, str], list[LatencyRow]] = {}
     for row in result.rows:
         if row.top1 is not None and row.agrees:
             runtime = 'eager' if row.runtime == 'folded' else row.runtime
@@ -135,31 +160,52 @@ def draw_latency(result: Result, out_file: Union[str, Path]) -> None:
     columns = min(len(panels), 2)
     lines = -(-len(panels) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(7.5 * columns, 5.2 * lines), squeeze=False)
-    for axis in axes.flat[len(panels):]:
+    for axis in axes.flat[len(panels) :]:
         axis.axis('off')
     families = sorted({_family(row) for row in result.rows if not _is_nextvit(row)})
     for axis, ((shape, runtime, precision), rows) in zip(axes.flat, panels.items()):
         _draw_panel(axis, rows, families)
-        axis.set(xlabel=f'measured latency of a batch, {shape.replace("x", "×")} (ms)',
-                 ylabel='published top-1 on ImageNet-1K (%)', title=f'{runtime}, {precision}')
+        axis.set(
+            xlabel=f'measured latency of a batch, {shape.replace("x", "×")} (ms)',
+            ylabel='published top-1 on ImageNet-1K (%)',
+            title=f'{runtime}, {precision}',
+        )
     machine = result.machine
-    figure.suptitle(f'{machine["gpu"] or machine["cpu"]}, {machine["torch_threads"]} threads, {machine["date"]}\n'
-                    'backbones with random weights; accuracy as printed in Table 4', fontsize=10)
+    figure.suptitle(
+        f'{machine["gpu"] or machine["cpu"]}, {machine["torch_threads"]} threads, {machine["date"]}\n'
+        'backbones with random weights; accuracy as printed in Table 4',
+        fontsize=10,
+    )
     save_figure(figure, out_file)
 
 
 def _draw_panel(axis, rows: Sequence[LatencyRow], families: Sequence[str]) -> None:
     from matplotlib.ticker import MaxNLocator
+
     maps = pyplot().get_cmap('tab10').colors, pyplot().get_cmap('Dark2').colors
     colours = [c for i, c in enumerate((*maps[0], *maps[1])) if i != 3]  # that red is Next-ViT's
-    series = [('Next-ViT, this project', [r for r in rows if parse_candidate(r.candidate).ours],
-               dict(color='#d62728', marker='o', linewidth=2.5, markersize=8, zorder=6)),
-              ('Next-ViT, timm', [r for r in rows if _is_nextvit(r) and not parse_candidate(r.candidate).ours],
-               dict(color='#d62728', marker='s', linestyle=':', markersize=8, markerfacecolor='white', zorder=5))]
-    series += [(family, [r for r in rows if not _is_nextvit(r) and _family(r) == family],
-                dict(color=colours[i % len(colours)], marker='o', markersize=6)) for i, family in enumerate(families)]
+    series = [
+        (
+            'Next-ViT, this project',
+            [r for r in rows if parse_candidate(r.candidate).ours],
+            dict(color='#d62728', marker='o', linewidth=2.5, markersize=8, zorder=6),
+        ),
+        (
+            'Next-ViT, timm',
+            [r for r in rows if _is_nextvit(r) and not parse_candidate(r.candidate).ours],
+            dict(color='#d62728', marker='s', linestyle=':', markersize=8, markerfacecolor='white', zorder=5),
+        ),
+    ]
+    series += [
+        (
+            family,
+            [r for r in rows if not _is_nextvit(r) and _family(r) == family],
+            dict(color=colours[i % len(colours)], marker='o', markersize=6),
+        )
+        for i, family in enumerate(families)
+    ]
     for label, members, style in series:
-        fastest: Dict[str, LatencyRow] = {}
+        fastest: dict[str, LatencyRow] = {}
         for row in members:
             name = TABLE_4[parse_candidate(row.candidate).timm_name]
             if name not in fastest or row.median < fastest[name].median:
@@ -171,9 +217,16 @@ def _draw_panel(axis, rows: Sequence[LatencyRow], families: Sequence[str]) -> No
         axis.plot([x for x, _, _ in points], [y for _, y, _ in points], label=label if nextvit else None, **style)
         for x, y, name in points:
             if label != 'Next-ViT, timm':
-                axis.annotate(name, (x, y), xytext=(-7, 7) if nextvit else (6, 5), textcoords='offset points',
-                              fontsize=8, ha='right' if nextvit else 'left', color=style['color'],
-                              fontweight='bold' if nextvit else None)
+                axis.annotate(
+                    name,
+                    (x, y),
+                    xytext=(-7, 7) if nextvit else (6, 5),
+                    textcoords='offset points',
+                    fontsize=8,
+                    ha='right' if nextvit else 'left',
+                    color=style['color'],
+                    fontweight='bold' if nextvit else None,
+                )
     handles, labels = axis.get_legend_handles_labels()
     if handles:
         axis.legend(handles, labels, loc='best')
@@ -200,7 +253,7 @@ def _finite(value):
     return None if isinstance(value, float) and value in (float('inf'), float('-inf')) else value
 
 
-def _write(out_file: Union[str, Path], text: str) -> None:
+def _write(out_file: str | Path, text: str) -> None:
     try:
         Path(out_file).parent.mkdir(parents=True, exist_ok=True)
         Path(out_file).write_text(text, encoding='utf-8')

@@ -1,18 +1,20 @@
 """What every measurement of this package shares: shapes, rows, interleaved rounds, ratios, progress."""
+
 import random
 import statistics
-import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import torch
 
 from ..errors import UserError
+from ..utils.progress import say
 from .machine import kernel_flops
 
 Run = Callable[[], Any]  # what is timed, once; of inference it returns the maps, tensors or arrays
-Shape = Tuple[int, int, int]  # batch, height, width
+Shape = tuple[int, int, int]  # batch, height, width
 PAUSE = 0.02  # s before each candidate: thread pools of the one before it spin for a while before they sleep
 
 
@@ -32,18 +34,19 @@ class Row:
         flops_per_s: Achieved.
         share: Of the machine's limit in that precision; None where that was not measured.
     """
+
     candidate: str
     precision: str
     shape: Shape
     flops: int
     error: float
     agrees: bool
-    rounds: List[float] = field(default_factory=list)
+    rounds: list[float] = field(default_factory=list)
     median: float = 0.0
-    quartiles: Tuple[float, float] = (0.0, 0.0)
-    ratio: Optional[float] = None
+    quartiles: tuple[float, float] = (0.0, 0.0)
+    ratio: float | None = None
     flops_per_s: float = 0.0
-    share: Optional[float] = None
+    share: float | None = None
 
     @property
     def key(self) -> str:
@@ -63,16 +66,22 @@ class Result:
         rows: What was measured, all of one kind.
         skipped: What was not: ``key``, ``shape`` and ``reason``.
     """
+
     machine: dict
     settings: dict
-    limits: Dict[str, Dict[str, float]]
-    rows: List[Row]
-    skipped: List[dict]
+    limits: dict[str, dict[str, float]]
+    rows: list[Row]
+    skipped: list[dict]
 
     def as_dict(self) -> dict:
         """For JSON."""
-        return dict(machine=self.machine, settings=self.settings, limits=self.limits,
-                    rows=[dict(key=row.key, **asdict(row)) for row in self.rows], skipped=self.skipped)
+        return dict(
+            machine=self.machine,
+            settings=self.settings,
+            limits=self.limits,
+            rows=[dict(key=row.key, **asdict(row)) for row in self.rows],
+            skipped=self.skipped,
+        )
 
     def finish(self, usual_reference: str) -> None:
         """From the times of the rounds to medians, quartiles, ratios, and shares of the limit.
@@ -95,8 +104,10 @@ class Result:
     def check_rows(self) -> None:
         """Raises: UserError: Nothing could be measured; with the reasons."""
         if not self.rows:
-            raise UserError('nothing could be measured:\n' + '\n'.join(
-                f'  {skip["key"]} at {skip["shape"]}: {skip["reason"]}' for skip in self.skipped))
+            raise UserError(
+                'nothing could be measured:\n'
+                + '\n'.join(f'  {skip["key"]} at {skip["shape"]}: {skip["reason"]}' for skip in self.skipped)
+            )
 
 
 def parse_shape(text: str) -> Shape:
@@ -129,9 +140,9 @@ class Timer:
         self.rounds, self.warmup, self.min_time, self.seed = rounds, warmup, min_time, seed
         self.synchronize = torch.cuda.synchronize if device == 'cuda' else lambda: None
 
-    def measure(self, runs: Mapping[object, Run], title: str) -> Dict[object, List[float]]:
+    def measure(self, runs: Mapping[object, Run], title: str) -> dict[object, list[float]]:
         """Seconds of a call, by name, one value a round."""
-        times: Dict[object, List[float]] = {key: [] for key in runs}
+        times: dict[object, list[float]] = {key: [] for key in runs}
         for i, key in enumerate(runs):
             say(f'{title}: warming up {i + 1}/{len(runs)}, {name_of(key)}')
             for _ in range(self.warmup):
@@ -161,7 +172,7 @@ class Timer:
         return time.perf_counter() - start
 
 
-def quartiles(values: Sequence[float]) -> Tuple[float, float]:
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
     """First and third quartile; of a single value, it twice."""
     if len(values) < 2:
         return values[0], values[0]
@@ -169,23 +180,12 @@ def quartiles(values: Sequence[float]) -> Tuple[float, float]:
     return low, high
 
 
-def limits_of(precision: str, times: Mapping[Tuple[str, str], Sequence[float]]) -> Dict[str, float]:
+def limits_of(precision: str, times: Mapping[tuple[str, str], Sequence[float]]) -> dict[str, float]:
     """FLOP/s of the limit's kernels in a precision, by name, and of the faster one as ``best``; {} without any."""
-    found = {name: kernel_flops(name) / statistics.median(values)
-             for (of, name), values in times.items() if of == precision}
+    found = {
+        name: kernel_flops(name) / statistics.median(values) for (of, name), values in times.items() if of == precision
+    }
     return {**found, 'best': max(found.values())} if found else {}
-
-
-def say(text: str) -> None:
-    """Progress, on stderr: one line that is written over on a terminal."""
-    terminal = sys.stderr.isatty()
-    print(f'\r\033[K{text}' if terminal else text, end='' if terminal else '\n', file=sys.stderr, flush=True)
-
-
-def hush() -> None:
-    """Take the line of :func:`say` off a terminal."""
-    if sys.stderr.isatty():
-        print('\r\033[K', end='', file=sys.stderr, flush=True)
 
 
 def name_of(key) -> str:

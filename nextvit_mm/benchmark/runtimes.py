@@ -1,20 +1,22 @@
 """A network in a runtime and a precision, ready to be called: what :mod:`.latency` times."""
+
 import contextlib
 import copy
 import importlib.util
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..deploy.backends import need, write_onnx, write_openvino
+from ..deploy.backends import write_onnx, write_openvino
 from ..deploy.fold import fold
-from ..deploy.runner import open_session
 from ..errors import UserError
+from ..predict.predictor import open_session
+from ..utils.optional import need
 from .candidates import Candidate, photographs
 from .rounds import Run
 
@@ -36,8 +38,10 @@ def require(runtimes: Sequence[str], precisions: Sequence[str], device: str) -> 
         raise UserError('--device cuda: torch sees no GPU here')
     for runtime in runtimes:
         if runtime == 'tensorrt' and not (torch.cuda.is_available() and importlib.util.find_spec('tensorrt')):
-            raise UserError('the runtime tensorrt needs an NVIDIA GPU and the package tensorrt (pip install tensorrt); '
-                            'leave it out of --runtimes here')
+            raise UserError(
+                'the runtime tensorrt needs an NVIDIA GPU and the package tensorrt (pip install tensorrt); '
+                'leave it out of --runtimes here'
+            )
         if runtime in MODULES:
             need(MODULES[runtime], f'the runtime {runtime}')
     if 'int8' in precisions and 'openvino' in runtimes:
@@ -49,7 +53,7 @@ def why_not(candidate: Candidate, runtime: str, precision: str, device: str) -> 
     if candidate.with_cp:
         return '@with_cp is for training'
     if runtime == 'folded' and not candidate.ours:
-        return 'only this project\'s backbone can be folded'
+        return "only this project's backbone can be folded"
     if precision == 'int8' and runtime != 'openvino':
         return 'int8 is made with NNCF and run by OpenVINO'
     if precision == 'fp16' and device == 'cpu':
@@ -65,12 +69,13 @@ def why_not(candidate: Candidate, runtime: str, precision: str, device: str) -> 
     return ''
 
 
-def _providers() -> List[str]:
+def _providers() -> list[str]:
     return need('onnxruntime', 'the runtime onnxruntime').get_available_providers()
 
 
-def prepare(candidate: Candidate, module: nn.Module, runtime: str, precision: str, image: Tensor, folder: Path,
-            threads: int) -> Run:
+def prepare(
+    candidate: Candidate, module: nn.Module, runtime: str, precision: str, image: Tensor, folder: Path, threads: int
+) -> Run:
     """Bring a network into a runtime and a precision.
 
     Every run starts from the same image, float32 and contiguous; what a candidate makes of it (another layout, another
@@ -100,8 +105,12 @@ def prepare(candidate: Candidate, module: nn.Module, runtime: str, precision: st
         path = _export(candidate, module, image, folder, '.onnx' if runtime == 'onnxruntime' else '.xml')
         if precision == 'int8':
             path = quantize(path, image.shape)
-        session = open_session(path, threads, None if runtime == 'onnxruntime' else
-                               dict(bf16='bf16').get(precision, 'f32'), 'cpu' if image.device.type == 'cpu' else None)
+        session = open_session(
+            path,
+            threads,
+            None if runtime == 'onnxruntime' else dict(bf16='bf16').get(precision, 'f32'),
+            'cpu' if image.device.type == 'cpu' else None,
+        )
     except UserError:
         raise
     except Exception as error:  # of any exporter or compiler about any network: this combination cannot be measured
@@ -126,8 +135,12 @@ def quantize(path: Path, shape: Sequence[int]) -> Path:
     logger.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # its bars of progress
-            model = nncf.quantize(openvino.Core().read_model(path), nncf.Dataset(images),
-                                  preset=nncf.QuantizationPreset.PERFORMANCE, subset_size=CALIBRATION_BATCHES)
+            model = nncf.quantize(
+                openvino.Core().read_model(path),
+                nncf.Dataset(images),
+                preset=nncf.QuantizationPreset.PERFORMANCE,
+                subset_size=CALIBRATION_BATCHES,
+            )
     finally:
         logger.setLevel(level)
     openvino.save_model(model, quantized, compress_to_fp16=False)
@@ -141,7 +154,7 @@ def relative_error(outputs: Sequence, expected: Sequence) -> float:
         return float('inf')
     difference = sum(float(np.square(a - b).sum()) for a, b in pairs)
     scale = sum(float(np.square(b).sum()) for _, b in pairs)
-    error = (difference / scale)**0.5 if scale else float('inf')
+    error = (difference / scale) ** 0.5 if scale else float('inf')
     return error if np.isfinite(error) else float('inf')
 
 
@@ -160,6 +173,7 @@ def _in_torch(candidate: Candidate, module: nn.Module, precision: str, image: Te
     def run() -> Sequence[Tensor]:
         with torch.no_grad():
             return module(image.to(dtype, memory_format=layout))
+
     return run
 
 
@@ -167,6 +181,7 @@ def _compiled(candidate: Candidate, module: nn.Module, precision: str, image: Te
     """torch.compile for this one shape; freezing makes constants of the weights, so that they can be laid out anew."""
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
+
     # Every candidate is another module with the same forward, which Dynamo counts as recompilations of one.
     limit = 'recompile_limit' if hasattr(dynamo, 'recompile_limit') else 'cache_size_limit'
     setattr(dynamo, limit, max(getattr(dynamo, limit), 256))
@@ -202,7 +217,7 @@ def _in_tensorrt(path: Path, precision: str, image: Tensor) -> Run:
         config.set_flag(tensorrt.BuilderFlag.FP16)
     engine = tensorrt.Runtime(logger).deserialize_cuda_engine(builder.build_serialized_network(network, config))
     context = engine.create_execution_context()
-    outputs: List[Tensor] = []
+    outputs: list[Tensor] = []
     for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
         if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.OUTPUT:
             outputs.append(torch.empty(tuple(engine.get_tensor_shape(name)), device=image.device))
@@ -210,8 +225,9 @@ def _in_tensorrt(path: Path, precision: str, image: Tensor) -> Run:
         else:
             context.set_tensor_address(name, image.data_ptr())
 
-    def run() -> List[Tensor]:
+    def run() -> list[Tensor]:
         context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
         return outputs
+
     run.keeps = (engine, context, image)  # TensorRT holds no reference to what it runs on
     return run

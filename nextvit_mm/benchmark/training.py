@@ -1,22 +1,29 @@
 """A training step of backbones side by side: forward, backward and AdamW; time and peak memory."""
+
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from ..deploy.apart import run_apart
 from ..errors import UserError
+from ..utils.progress import say
+from ..utils.subprocess import run_apart
 from .candidates import build, parse_candidate, photographs
 from .machine import describe_machine, limit_kernels
-from .rounds import Result, Row, Run, Timer, limits_of, parse_shape, say, shape_name
+from .rounds import Result, Row, Run, Timer, limits_of, parse_shape, shape_name
 
 PRECISIONS = ('fp32', 'bf16', 'fp16')  # the last two by autocast
 REFERENCE = 'timm:nextvit_small/fp32'
-CANDIDATES = ('timm:nextvit_small', 'timm:nextvit_small@channels_last', 'nextvit_s@contiguous', 'nextvit_s',
-              'nextvit_s@with_cp')
+CANDIDATES = (
+    'timm:nextvit_small',
+    'timm:nextvit_small@channels_last',
+    'nextvit_s@contiguous',
+    'nextvit_s',
+    'nextvit_s@with_cp',
+)
 # Relative difference of loss and gradient norm, from the same weights in float32, from which on a row is wrong.
 TOLERANCES = dict(fp32=1e-3, bf16=0.1, fp16=0.1)
 LEARNING_RATE = 0.0  # AdamW does all its work, and every step of every candidate is the same
@@ -32,7 +39,8 @@ class TrainingRow(Row):
         memory: Peak, bytes; None where not measured. On GPUs what PyTorch held at most, weights included; on Linux
             CPUs, of a process of its own, the growth of its resident memory from the model's building on.
     """
-    memory: Optional[int] = None
+
+    memory: int | None = None
 
 
 class TrainingStep:
@@ -67,7 +75,7 @@ class TrainingStep:
         (loss * self.scale).backward()
         return loss.detach()
 
-    def check(self) -> Tuple[float, float]:
+    def check(self) -> tuple[float, float]:
         """Loss and norm of the gradient."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.backward()
@@ -75,17 +83,19 @@ class TrainingStep:
         return loss.item(), torch.stack(norms).norm().item() / self.scale
 
 
-def measure_training(candidates: Sequence[str] = CANDIDATES,
-                     precisions: Sequence[str] = ('fp32', 'bf16'),
-                     only: Optional[Sequence[str]] = None,
-                     shape: str = '4x256',
-                     reference: Optional[str] = None,
-                     rounds: int = 5,
-                     warmup: int = 1,
-                     seed: int = 0,
-                     threads: Optional[int] = None,
-                     device: str = 'cpu',
-                     memory: bool = True) -> Result:
+def measure_training(
+    candidates: Sequence[str] = CANDIDATES,
+    precisions: Sequence[str] = ('fp32', 'bf16'),
+    only: Sequence[str] | None = None,
+    shape: str = '4x256',
+    reference: str | None = None,
+    rounds: int = 5,
+    warmup: int = 1,
+    seed: int = 0,
+    threads: int | None = None,
+    device: str = 'cpu',
+    memory: bool = True,
+) -> Result:
     """Measure a training step of every candidate in every precision, interleaved as in :func:`.measure_latency`.
 
     Args:
@@ -111,8 +121,13 @@ def measure_training(candidates: Sequence[str] = CANDIDATES,
     batch, height, width = size = parse_shape(shape)
     torch.set_num_threads(threads or torch.get_num_threads())
     used = list(dict.fromkeys(precision for _, precision in wanted))
-    result = Result(describe_machine(device), dict(
-        rounds=rounds, warmup=warmup, seed=seed, device=device, shapes=[shape], reference=reference), {}, [], [])
+    result = Result(
+        describe_machine(device),
+        dict(rounds=rounds, warmup=warmup, seed=seed, device=device, shapes=[shape], reference=reference),
+        {},
+        [],
+        [],
+    )
     image = photographs((batch, 3, height, width), seed).to(device)
     runs = _prepare(wanted, image, seed, device, result)
     result.check_rows()
@@ -128,23 +143,32 @@ def measure_training(candidates: Sequence[str] = CANDIDATES,
             try:
                 row.memory = peak_memory(row, seed, device, torch.get_num_threads())
             except UserError as why:  # the times are good all the same
-                result.skipped.append(dict(key=row.key, shape=shape_name(row.shape),
-                                           reason=f'its memory: {str(why).splitlines()[-1]}'))
+                result.skipped.append(
+                    dict(key=row.key, shape=shape_name(row.shape), reason=f'its memory: {str(why).splitlines()[-1]}')
+                )
     result.finish(REFERENCE)
     return result
 
 
-def peak_memory(row: TrainingRow, seed: int, device: str, threads: int) -> Optional[int]:
+def peak_memory(row: TrainingRow, seed: int, device: str, threads: int) -> int | None:
     """Peak memory of two steps in a process of their own, bytes; None where the system does not tell.
 
     Raises:
         UserError: The process failed, most likely for want of memory.
     """
-    return run_apart(_measure_memory, 'memory was not measured', candidate=row.candidate, precision=row.precision,
-                     shape=row.shape, seed=seed, device=device, threads=threads)
+    return run_apart(
+        _measure_memory,
+        'memory was not measured',
+        candidate=row.candidate,
+        precision=row.precision,
+        shape=row.shape,
+        seed=seed,
+        device=device,
+        threads=threads,
+    )
 
 
-def _parse_key(key: str) -> Tuple[str, str]:
+def _parse_key(key: str) -> tuple[str, str]:
     candidate, _, precision = key.partition('/')
     parse_candidate(candidate)
     if precision not in PRECISIONS:
@@ -152,17 +176,23 @@ def _parse_key(key: str) -> Tuple[str, str]:
     return candidate, precision
 
 
-def _prepare(wanted: Sequence[Tuple[str, str]], image: Tensor, seed: int, device: str,
-             result: Result) -> Dict[object, Run]:
+def _prepare(
+    wanted: Sequence[tuple[str, str]], image: Tensor, seed: int, device: str, result: Result
+) -> dict[object, Run]:
     """What to call for each, rows without times, and what is skipped; one model serves all its precisions."""
     batch, _, height, width = image.shape
-    models: Dict[str, nn.Module] = {}
-    runs: Dict[object, Run] = {}
+    models: dict[str, nn.Module] = {}
+    runs: dict[object, Run] = {}
     for name, precision in wanted:
         key, candidate = f'{name}/{precision}', parse_candidate(name)
         if precision == 'fp16' and device == 'cpu':
-            result.skipped.append(dict(key=key, shape=shape_name((batch, height, width)),
-                                       reason='fp16 is for GPUs (--device cuda); on CPUs take bf16'))
+            result.skipped.append(
+                dict(
+                    key=key,
+                    shape=shape_name((batch, height, width)),
+                    reason='fp16 is for GPUs (--device cuda); on CPUs take bf16',
+                )
+            )
             continue
         say(f'building {key}')
         try:
@@ -170,24 +200,29 @@ def _prepare(wanted: Sequence[Tuple[str, str]], image: Tensor, seed: int, device
                 models[name] = build(candidate, (height, width), seed, device)
             step = TrainingStep(models[name], image, precision, candidate.channels_last)
             expected, flops = _expect(candidate.timm_name, image, seed, device)
-            error = max(abs(found - value) / value if math.isfinite(found) else math.inf
-                        for found, value in zip(step.check(), expected))
+            error = max(
+                abs(found - value) / value if math.isfinite(found) else math.inf
+                for found, value in zip(step.check(), expected)
+            )
         except (UserError, RuntimeError) as why:
-            result.skipped.append(dict(key=key, shape=shape_name((batch, height, width)),
-                                       reason=str(why).splitlines()[0]))
+            result.skipped.append(
+                dict(key=key, shape=shape_name((batch, height, width)), reason=str(why).splitlines()[0])
+            )
             continue
         runs[key] = step
-        result.rows.append(TrainingRow(name, precision, (batch, height, width), flops, error,
-                                       error <= TOLERANCES[precision]))
+        result.rows.append(
+            TrainingRow(name, precision, (batch, height, width), flops, error, error <= TOLERANCES[precision])
+        )
     return runs
 
 
-_EXPECTED: Dict[tuple, tuple] = {}
+_EXPECTED: dict[tuple, tuple] = {}
 
 
-def _expect(timm_name: str, image: Tensor, seed: int, device: str) -> Tuple[Tuple[float, float], int]:
+def _expect(timm_name: str, image: Tensor, seed: int, device: str) -> tuple[tuple[float, float], int]:
     """Loss and gradient norm of timm's in float32, and the FLOPs of forward and backward pass."""
     from torch.utils.flop_counter import FlopCounterMode
+
     key = (timm_name, tuple(image.shape), seed, device)
     if key not in _EXPECTED:
         model = build(parse_candidate(f'timm:{timm_name}'), image.shape[2:], seed, device)
@@ -205,8 +240,9 @@ def _resident(what: str) -> int:
     raise OSError(f'no {what}')
 
 
-def _measure_memory(candidate: str, precision: str, shape: Sequence[int], seed: int, device: str,
-                    threads: int) -> Optional[int]:
+def _measure_memory(
+    candidate: str, precision: str, shape: Sequence[int], seed: int, device: str, threads: int
+) -> int | None:
     """In a process of its own: peak memory of two steps."""
     torch.set_num_threads(threads)
     batch, height, width = shape
@@ -226,4 +262,3 @@ def _measure_memory(candidate: str, precision: str, shape: Sequence[int], seed: 
         return _resident('VmHWM') - before
     except OSError:  # not Linux, or not allowed
         return None
-

@@ -3,6 +3,7 @@
 Every ``write_…`` takes a module in eval mode, an example input (B, C, H, W) and the file to write, and says what is
 missing or impossible as a :class:`nextvit_mm.errors.UserError`. Nothing is verified here; :mod:`.export` does that.
 """
+
 import contextlib
 import importlib
 import importlib.util
@@ -14,43 +15,173 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .apart import run_apart
+from ..utils.optional import need
+from ..utils.subprocess import run_apart
 
 OPSET = 17  # the first with LayerNormalization, after RoiAlign's half-pixel mode (16); TensorRT 8.6 and later read it
 INPUT = 'image'
 LEAST_SIZE = 33  # of a dynamic height or width in torch.export, which lets no axis become 1 at stride 32
 TENSORRT_LIST = 'TensorRT 9.2'
 # The operators of ONNX that NVIDIA lists as supported by that release's parser, and by all later ones.
-TENSORRT_OPERATORS = frozenset('''
-    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast CastLike Ceil
-    Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Div
-    Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gemm
-    GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization GRU
-    HardSigmoid HardSwish Hardmax Identity If ImageScaler InstanceNormalization IsInf IsNaN LayerNormalization
-    LeakyRelu Less LessOrEqual Log LogSoftmax Loop LRN LSTM LpNormalization LpPool MatMul Max MaxPool Mean
-    MeanVarianceNormalization Min Mod Mul Neg NonMaxSuppression NonZero Not OneHot Or Pad ParametricSoftplus Pow
-    PRelu QuantizeLinear RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range Reciprocal ReduceL1
-    ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu
-    Reshape Resize ReverseSequence RNN RoiAlign Round ScaledTanh Scan Scatter ScatterElements ScatterND Selu Shape
-    Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan
-    Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
-'''.split())
+TENSORRT_OPERATORS = frozenset(
+    [
+        'Abs',
+        'Acos',
+        'Acosh',
+        'Add',
+        'And',
+        'ArgMax',
+        'ArgMin',
+        'Asin',
+        'Asinh',
+        'Atan',
+        'Atanh',
+        'AveragePool',
+        'BatchNormalization',
+        'Cast',
+        'CastLike',
+        'Ceil',
+        'Celu',
+        'Clip',
+        'Concat',
+        'Constant',
+        'ConstantOfShape',
+        'Conv',
+        'ConvTranspose',
+        'Cos',
+        'Cosh',
+        'CumSum',
+        'DepthToSpace',
+        'DequantizeLinear',
+        'Div',
+        'Dropout',
+        'Einsum',
+        'Elu',
+        'Equal',
+        'Erf',
+        'Exp',
+        'Expand',
+        'EyeLike',
+        'Flatten',
+        'Floor',
+        'Gather',
+        'GatherElements',
+        'GatherND',
+        'Gemm',
+        'GlobalAveragePool',
+        'GlobalLpPool',
+        'GlobalMaxPool',
+        'Greater',
+        'GreaterOrEqual',
+        'GridSample',
+        'GroupNormalization',
+        'GRU',
+        'HardSigmoid',
+        'HardSwish',
+        'Hardmax',
+        'Identity',
+        'If',
+        'ImageScaler',
+        'InstanceNormalization',
+        'IsInf',
+        'IsNaN',
+        'LayerNormalization',
+        'LeakyRelu',
+        'Less',
+        'LessOrEqual',
+        'Log',
+        'LogSoftmax',
+        'Loop',
+        'LRN',
+        'LSTM',
+        'LpNormalization',
+        'LpPool',
+        'MatMul',
+        'Max',
+        'MaxPool',
+        'Mean',
+        'MeanVarianceNormalization',
+        'Min',
+        'Mod',
+        'Mul',
+        'Neg',
+        'NonMaxSuppression',
+        'NonZero',
+        'Not',
+        'OneHot',
+        'Or',
+        'Pad',
+        'ParametricSoftplus',
+        'Pow',
+        'PRelu',
+        'QuantizeLinear',
+        'RandomNormal',
+        'RandomNormalLike',
+        'RandomUniform',
+        'RandomUniformLike',
+        'Range',
+        'Reciprocal',
+        'ReduceL1',
+        'ReduceL2',
+        'ReduceLogSum',
+        'ReduceLogSumExp',
+        'ReduceMax',
+        'ReduceMean',
+        'ReduceMin',
+        'ReduceProd',
+        'ReduceSum',
+        'ReduceSumSquare',
+        'Relu',
+        'Reshape',
+        'Resize',
+        'ReverseSequence',
+        'RNN',
+        'RoiAlign',
+        'Round',
+        'ScaledTanh',
+        'Scan',
+        'Scatter',
+        'ScatterElements',
+        'ScatterND',
+        'Selu',
+        'Shape',
+        'Shrink',
+        'Sigmoid',
+        'Sign',
+        'Sin',
+        'Sinh',
+        'Size',
+        'Slice',
+        'Softmax',
+        'Softplus',
+        'Softsign',
+        'SpaceToDepth',
+        'Split',
+        'Sqrt',
+        'Squeeze',
+        'Sub',
+        'Sum',
+        'Tan',
+        'Tanh',
+        'ThresholdedRelu',
+        'Tile',
+        'TopK',
+        'Transpose',
+        'Trilu',
+        'Unsqueeze',
+        'Upsample',
+        'Where',
+        'Xor',
+    ]
+)
 SUFFIXES = dict(onnx='.onnx', openvino='.xml', coreml='.mlpackage', tensorrt='.engine', **{'torch-export': '.pt2'})
-
-
-def need(module: str, purpose: str):
-    """Import an optional package, or say how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(f'{purpose} needs {module}: pip install {module} ({error})') from None
 
 
 def need_torch_export() -> None:
@@ -60,18 +191,21 @@ def need_torch_export() -> None:
         UserError: It is torch 2.1, which has no ``torch.export.Dim`` and another ``run_decompositions``.
     """
     if not hasattr(torch.export, 'Dim'):
-        raise UserError(f'this export needs torch 2.2 or later, and {torch.__version__} is installed: install a later '
-                        'torch, or export --to onnx or openvino')
+        raise UserError(
+            f'this export needs torch 2.2 or later, and {torch.__version__} is installed: install a later '
+            'torch, or export --to onnx or openvino'
+        )
 
 
-def dynamic_axes(dynamic: Iterable[str]) -> Dict[int, str]:
+def dynamic_axes(dynamic: Iterable[str]) -> dict[int, str]:
     """Axes of the input by number: ``dynamic`` holds ``'batch'``, ``'size'``, both or nothing."""
     axes = {0: 'batch'} if 'batch' in dynamic else {}
     return {**axes, 2: 'height', 3: 'width'} if 'size' in dynamic else axes
 
 
-def write_onnx(module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str],
-               dynamic: Iterable[str] = ()) -> None:
+def write_onnx(
+    module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str], dynamic: Iterable[str] = ()
+) -> None:
     """ONNX of opset 17, checked by ``onnx.checker``.
 
     Through torch's tracing exporter: the newer one refuses the sizes of a detector that its input decides (proposals,
@@ -82,13 +216,22 @@ def write_onnx(module: nn.Module, example: Tensor, path: Path, outputs: Sequence
     exporter = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
     axes = {INPUT: dynamic_axes(dynamic), **({name: {0: 'batch'} for name in outputs} if 'batch' in dynamic else {})}
     with torch.no_grad(), quiet():
-        torch.onnx.export(module, (example, ), str(path), input_names=[INPUT], output_names=list(outputs),
-                          dynamic_axes=axes, opset_version=OPSET, **exporter)
+        torch.onnx.export(
+            module,
+            (example,),
+            str(path),
+            input_names=[INPUT],
+            output_names=list(outputs),
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            **exporter,
+        )
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def write_openvino(module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str],
-                   dynamic: Iterable[str] = ()) -> None:
+def write_openvino(
+    module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str], dynamic: Iterable[str] = ()
+) -> None:
     """OpenVINO IR, ``.xml`` and ``.bin`` beside it.
 
     Straight from PyTorch, which keeps attention as one operation; a detector through ONNX, because OpenVINO's own
@@ -110,12 +253,19 @@ def write_openvino(module: nn.Module, example: Tensor, path: Path, outputs: Sequ
             source = Path(folder, 'model.pt')
             with torch.no_grad(), quiet():
                 torch.jit.trace(module, example, check_trace=False).save(str(source))
-        run_apart(_convert_for_openvino, 'OpenVINO cannot convert this model', source=str(source), target=str(path),
-                  outputs=list(outputs), shape=shape)
+        run_apart(
+            _convert_for_openvino,
+            'OpenVINO cannot convert this model',
+            source=str(source),
+            target=str(path),
+            outputs=list(outputs),
+            shape=shape,
+        )
 
 
 def _convert_for_openvino(source: str, target: str, outputs: Sequence[str], shape: Sequence[int]) -> None:
     import openvino
+
     if source.endswith('.onnx'):
         model = openvino.convert_model(source)
     else:
@@ -127,8 +277,9 @@ def _convert_for_openvino(source: str, target: str, outputs: Sequence[str], shap
     openvino.save_model(model, target, compress_to_fp16=False)
 
 
-def write_coreml(module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str],
-                 dynamic: Iterable[str] = ()) -> None:
+def write_coreml(
+    module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str], dynamic: Iterable[str] = ()
+) -> None:
     """A Core ML ML program (``.mlpackage``, a folder) for iOS 16 or macOS 13 and later, of one fixed size.
 
     Raises:
@@ -143,19 +294,22 @@ def write_coreml(module: nn.Module, example: Tensor, path: Path, outputs: Sequen
     with quiet(stderr=True):
         coremltools = need('coremltools', 'Core ML export')
         with torch.no_grad():
-            program = torch.export.export(module, (example, )).run_decompositions({})
+            program = torch.export.export(module, (example,)).run_decompositions({})
         model = coremltools.convert(
-            program, convert_to='mlprogram', minimum_deployment_target=coremltools.target.iOS16,
+            program,
+            convert_to='mlprogram',
+            minimum_deployment_target=coremltools.target.iOS16,
             inputs=[coremltools.TensorType(name=INPUT, shape=tuple(example.shape))],
-            outputs=[coremltools.TensorType(name=name) for name in outputs])
+            outputs=[coremltools.TensorType(name=name) for name in outputs],
+        )
         model.save(str(path))
 
 
-def coreml_operations(path: Path) -> Dict[str, int]:
+def coreml_operations(path: Path) -> dict[str, int]:
     """How often each operation stands in the program of an ``.mlpackage``: what can be looked at without a Mac."""
     with quiet(stderr=True):
         spec = need('coremltools', 'Core ML').models.utils.load_spec(str(path))
-    counts: Dict[str, int] = {}
+    counts: dict[str, int] = {}
     for function in spec.mlProgram.functions.values():
         for block in function.block_specializations.values():
             for operation in block.operations:
@@ -163,8 +317,9 @@ def coreml_operations(path: Path) -> Dict[str, int]:
     return counts
 
 
-def write_torch(module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str],
-                dynamic: Iterable[str] = ()) -> None:
+def write_torch(
+    module: nn.Module, example: Tensor, path: Path, outputs: Sequence[str], dynamic: Iterable[str] = ()
+) -> None:
     """A ``torch.export`` program, ``.pt2``.
 
     Raises:
@@ -172,15 +327,18 @@ def write_torch(module: nn.Module, example: Tensor, path: Path, outputs: Sequenc
             before 2.2.
     """
     if getattr(module, 'task', None) == 'detection':
-        raise UserError('torch.export cannot hold the sizes of a detector that its input decides: export '
-                        '--what backbone, or --to onnx')
+        raise UserError(
+            'torch.export cannot hold the sizes of a detector that its input decides: export '
+            '--what backbone, or --to onnx'
+        )
     need_torch_export()
-    torch_axes = {axis: torch.export.Dim(name, min=1 if axis == 0 else LEAST_SIZE)
-                  for axis, name in dynamic_axes(dynamic).items()}
+    torch_axes = {
+        axis: torch.export.Dim(name, min=1 if axis == 0 else LEAST_SIZE) for axis, name in dynamic_axes(dynamic).items()
+    }
     if 'batch' in dynamic:
         example = example.expand(2, *example.shape[1:]).contiguous()  # a size of 1 would be taken for a constant
     with torch.no_grad(), quiet(), _sizes_can_vary():
-        program = torch.export.export(module, (example, ), dynamic_shapes=(torch_axes, ) if torch_axes else None)
+        program = torch.export.export(module, (example,), dynamic_shapes=(torch_axes,) if torch_axes else None)
         torch.export.save(program, str(path))
 
 
@@ -192,8 +350,10 @@ def check_tensorrt(shapes: Sequence[str] = ()) -> None:
     """
     if not shutil.which('trtexec'):
         command = shlex.join(tensorrt_command(Path('MODEL.onnx'), Path('MODEL.engine'), shapes))
-        raise UserError('trtexec, which comes with TensorRT, is not on this machine\'s PATH: export --to onnx, and '
-                        f'where TensorRT is, build and time the engine with\n  {command}')
+        raise UserError(
+            "trtexec, which comes with TensorRT, is not on this machine's PATH: export --to onnx, and "
+            f'where TensorRT is, build and time the engine with\n  {command}'
+        )
 
 
 def build_tensorrt(onnx_path: Path, path: Path, shapes: Sequence[str] = ()) -> None:
@@ -212,7 +372,7 @@ def build_tensorrt(onnx_path: Path, path: Path, shapes: Sequence[str] = ()) -> N
         raise UserError('trtexec failed (its output is above)')
 
 
-def tensorrt_command(onnx_path: Path, path: Path, shapes: Sequence[str] = ()) -> List[str]:
+def tensorrt_command(onnx_path: Path, path: Path, shapes: Sequence[str] = ()) -> list[str]:
     """The command that builds and times an engine; ``shapes``: the least, usual and largest input, as 1x3x800x1344."""
     ranges = [f'--{kind}Shapes={INPUT}:{shape}' for kind, shape in zip(('min', 'opt', 'max'), shapes)]
     return ['trtexec', f'--onnx={onnx_path}', f'--saveEngine={path}', '--fp16', *ranges]
@@ -225,14 +385,16 @@ def _sizes_can_vary() -> Iterator[None]:
         yield
     except Exception as error:  # of several kinds, most of them torch's own and private
         if 'Constraints violated' in str(error):
-            raise UserError('torch.export finds sizes in this network that cannot vary: leave size out of --dynamic '
-                            f'({str(error).splitlines()[1].strip()})') from error
+            raise UserError(
+                'torch.export finds sizes in this network that cannot vary: leave size out of --dynamic '
+                f'({str(error).splitlines()[1].strip()})'
+            ) from error
         raise
 
 
-def onnx_operators(path: Path) -> Dict[str, int]:
+def onnx_operators(path: Path) -> dict[str, int]:
     """How often each operator stands in an ONNX file, subgraphs included, with its domain where that is not ONNX's."""
-    counts: Dict[str, int] = {}
+    counts: dict[str, int] = {}
 
     def count(graph) -> None:
         for node in graph.node:
@@ -246,7 +408,7 @@ def onnx_operators(path: Path) -> Dict[str, int]:
     return counts
 
 
-def unlisted_operators(path: Path) -> List[str]:
+def unlisted_operators(path: Path) -> list[str]:
     """Operators of an ONNX file that are not on NVIDIA's list for TensorRT."""
     return sorted(set(onnx_operators(path)) - TENSORRT_OPERATORS)
 

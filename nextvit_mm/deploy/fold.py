@@ -1,7 +1,7 @@
 """From a trained model to its inference form: a copy in which no BN is left that algebra can remove."""
+
 import copy
 from collections import Counter
-from typing import List, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from ..models import NextViT
 from ..models.blocks import NCB, NTB
 from ..models.layers import EMHSA, MHCA, ConvNormAct, PatchEmbed
 
-Affine = Tuple[Tensor, Tensor]  # y = scale · x + shift, per channel
+Affine = tuple[Tensor, Tensor]  # y = scale · x + shift, per channel
 
 
 class FoldedEMHSA(nn.Module):
@@ -96,7 +96,7 @@ def fold(model: nn.Module) -> nn.Module:
     return model.requires_grad_(False)
 
 
-def remaining_norms(model: nn.Module) -> List[str]:
+def remaining_norms(model: nn.Module) -> list[str]:
     """Names of the BN layers that a model still has, those of :func:`fold`'s docstring in a folded one."""
     return [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
 
@@ -121,11 +121,14 @@ def _fold_backbone(backbone: NextViT) -> None:
 def _fold_classifier(model: nn.Module) -> None:
     """The norm after the last stage into ``head.fc``, where nothing but a global average lies between them."""
     backbone, neck, head = (getattr(model, name, None) for name in ('backbone', 'neck', 'head'))
-    averaged = type(neck).__name__ == 'GlobalAveragePooling' and isinstance(getattr(neck, 'gap', None),
-                                                                            nn.AdaptiveAvgPool2d)
-    if averaged and isinstance(backbone, NextViT) and type(head).__name__ == 'LinearClsHead':
-        if backbone.out_indices == (len(backbone.stages) - 1, ):
-            _fold_before(backbone, f'norm{len(backbone.stages) - 1}', head, 'fc')
+    averaged = type(neck).__name__ == 'GlobalAveragePooling' and isinstance(
+        getattr(neck, 'gap', None), nn.AdaptiveAvgPool2d
+    )
+    if not (averaged and isinstance(backbone, NextViT) and type(head).__name__ == 'LinearClsHead'):
+        return
+    last = len(backbone.stages) - 1
+    if backbone.out_indices == (last,):
+        _fold_before(backbone, f'norm{last}', head, 'fc')
 
 
 def _fold_conv_modules(model: nn.Module) -> None:
@@ -138,9 +141,10 @@ def _fold_conv_modules(model: nn.Module) -> None:
     for module in list(model.modules()):
         if isinstance(module, ConvModule) and module.order[:2] == ('conv', 'norm') and module.with_norm:
             norm = module.norm
-            if isinstance(norm, _BatchNorm) and norm.affine and norm.running_var is not None:
-                if type(module.conv) is nn.Conv2d and uses[id(module.conv)] == uses[id(norm)] == 1:
-                    fuse_conv_bn(module)
+            foldable = isinstance(norm, _BatchNorm) and norm.affine and norm.running_var is not None
+            once = uses[id(module.conv)] == uses[id(norm)] == 1
+            if foldable and once and type(module.conv) is nn.Conv2d:
+                fuse_conv_bn(module)
 
 
 def _fold_after(parent: nn.Module, conv_name: str, norm_name: str) -> None:
@@ -188,7 +192,7 @@ def _fold_attention(block: NTB) -> None:
 def _affine(norm: _BatchNorm) -> Affine:
     """What a BN computes in eval mode, in double precision."""
     if norm.running_var is None:
-        raise UserError('a BN without running statistics cannot be folded: it needs each batch\'s own')
+        raise UserError("a BN without running statistics cannot be folded: it needs each batch's own")
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight.double()

@@ -3,8 +3,9 @@
 The networks run the MM model's own modules; what comes after them in MMDetection is written here with operations that
 every exporter knows. Inputs are (B, 3, H, W), normalised, or colors from 0 to 255 where the network normalises itself.
 """
+
 from abc import ABC, abstractmethod
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,9 @@ class Graph(nn.Module, ABC):
         task (str): One of :data:`TASKS`.
         outputs (tuple[str]): Names of the outputs.
     """
+
     task: str
-    outputs: Tuple[str, ...]
+    outputs: tuple[str, ...]
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -45,20 +47,22 @@ class Graph(nn.Module, ABC):
 
 class BackboneGraph(Graph):
     """Image -> the feature maps, ``stage1`` … in the order of ``out_indices``."""
+
     task = 'backbone'
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.outputs = tuple(f'stage{i + 1}' for i in model.out_indices)
 
-    def run(self, image: Tensor) -> Tuple[Tensor, ...]:
+    def run(self, image: Tensor) -> tuple[Tensor, ...]:
         return self.model(image)
 
 
 class ClassifierGraph(Graph):
     """Image -> ``scores`` (B, classes), which add up to 1."""
+
     task = 'classification'
-    outputs = ('scores', )
+    outputs = ('scores',)
 
     def run(self, image: Tensor) -> Tensor:
         return self.model.head(self.model.extract_feat(image)).softmax(1)
@@ -66,16 +70,19 @@ class ClassifierGraph(Graph):
 
 class SegmentorGraph(Graph):
     """Image -> ``class_map`` (B, H, W), int64, at the size of the image."""
+
     task = 'segmentation'
-    outputs = ('class_map', )
+    outputs = ('class_map',)
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         if model.decode_head.out_channels < 2:
             raise UserError('a segmentor of one output channel cannot be exported: give the decode head two classes')
         if model.test_cfg.get('mode', 'whole') != 'whole':
-            raise UserError('a segmentor that is tested in sliding windows cannot be exported whole: set '
-                            'model.test_cfg.mode=whole, or export --what backbone')
+            raise UserError(
+                'a segmentor that is tested in sliding windows cannot be exported whole: set '
+                'model.test_cfg.mode=whole, or export --what backbone'
+            )
         for module in list(model.modules()):
             for name, child in module.named_children():
                 if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):
@@ -120,17 +127,18 @@ class DetectorGraph(Graph):
     Boxes are in pixels of the given image, which is padded to the model's divisor inside, so that they are clipped
     where MMDetection clips them. ``labels`` are int64. K is found at run time, at most ``max_per_img``.
     Masks are of the boxes (28×28 in the published detectors): pasting them is left to the
-    :class:`nextvit_mm.deploy.runner.Runner`, which knows the size of the original picture.
+    :class:`nextvit_mm.predict.predictor.Predictor`, which knows the size of the original picture.
     """
+
     task = 'detection'
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         _check_detector(model)
-        self.outputs = ('boxes', 'scores', 'labels') + (('masks', ) if model.roi_head.with_mask else ())
+        self.outputs = ('boxes', 'scores', 'labels') + (('masks',) if model.roi_head.with_mask else ())
         self.divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
 
-    def run(self, image: Tensor) -> Tuple[Tensor, ...]:
+    def run(self, image: Tensor) -> tuple[Tensor, ...]:
         # (W, H, W, H); torch._shape_as_tensor keeps sizes as values of the graph, where int() would freeze them.
         limits = torch._shape_as_tensor(image)[2:].flip(0).repeat(2).to(image.dtype)
         bottom, right = ((size + self.divisor - 1) // self.divisor * self.divisor - size for size in image.shape[2:])
@@ -155,14 +163,15 @@ class DetectorGraph(Graph):
             sides = level_boxes[:, 2:] - level_boxes[:, :2]
             large = (sides > max(config.get('min_bbox_size', 0), 0)).all(1)
             level_scores = level_scores.where(large, torch.full((), -1.0))
-            kept = non_max_suppression(level_boxes[None], level_scores[None], config.nms.iou_threshold, -0.5,
-                                       config.max_per_img)[:, 1]
+            kept = non_max_suppression(
+                level_boxes[None], level_scores[None], config.nms.iou_threshold, -0.5, config.max_per_img
+            )[:, 1]
             boxes.append(level_boxes[kept])
             scores.append(level_scores[kept])
         best = top(torch.cat(scores), config.max_per_img)[1]
         return torch.cat(boxes)[best]
 
-    def detect(self, features: Sequence[Tensor], proposals: Tensor, limits: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def detect(self, features: Sequence[Tensor], proposals: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The second stage: boxes (K, 4), scores (K) and labels (K), the best first."""
         roi_head = self.model.roi_head
         head, config = roi_head.bbox_head, roi_head.test_cfg
@@ -172,8 +181,7 @@ class DetectorGraph(Graph):
         priors = proposals[:, None].expand(-1, per_box, 4).reshape(-1, 4)
         boxes = _clip(head.bbox_coder.decode(priors, deltas.reshape(-1, 4)), limits)
         boxes = boxes.reshape(-1, per_box, 4).expand(-1, head.num_classes, 4).transpose(0, 1)  # (classes, P, 4)
-        picked = non_max_suppression(boxes, scores.t(), config.nms.iou_threshold, config.score_thr,
-                                     config.max_per_img)
+        picked = non_max_suppression(boxes, scores.t(), config.nms.iou_threshold, config.score_thr, config.max_per_img)
         labels, which = picked[:, 0], picked[:, 1]
         best_scores, best = top(scores[which, labels], config.max_per_img)
         labels, which = labels[best], which[best]
@@ -191,14 +199,23 @@ class DetectorGraph(Graph):
     def pool(extractor: nn.Module, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
         """RoIAlign of each box at the level of its size: (P, 4) -> (P, C, m, m)."""
         from torchvision.ops import roi_align
+
         rois = torch.cat((boxes.new_zeros(boxes.shape[0], 1), boxes), dim=1)  # all of image 0
         levels = extractor.map_roi_levels(rois, extractor.num_inputs)
-        pooled: List[Tensor] = []
-        members: List[Tensor] = []
+        pooled: list[Tensor] = []
+        members: list[Tensor] = []
         for i, layer in enumerate(extractor.roi_layers):
             members.append((levels == i).nonzero().squeeze(1))
-            pooled.append(roi_align(features[i], rois[members[-1]], layer.output_size, layer.spatial_scale,
-                                    layer.sampling_ratio, layer.aligned))
+            pooled.append(
+                roi_align(
+                    features[i],
+                    rois[members[-1]],
+                    layer.output_size,
+                    layer.spatial_scale,
+                    layer.sampling_ratio,
+                    layer.aligned,
+                )
+            )
         return torch.cat(pooled)[torch.cat(members).sort()[1]]  # from level by level back to the order of the boxes
 
 
@@ -206,9 +223,11 @@ class NonMaxSuppression(torch.autograd.Function):
     """ONNX's operator of that name where it is traced for ONNX, torchvision's NMS where it runs."""
 
     @staticmethod
-    def forward(ctx, boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float,
-                max_per_class: int) -> Tensor:
+    def forward(
+        ctx, boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, max_per_class: int
+    ) -> Tensor:
         from torchvision.ops import nms
+
         picked = []
         for i in range(len(boxes)):
             valid = (scores[i] > score_threshold).nonzero().squeeze(1)
@@ -222,18 +241,25 @@ class NonMaxSuppression(torch.autograd.Function):
             return g.op('Constant', value_t=torch.tensor(value))
 
         # The operator knows boxes that all classes share; boxes of a class of their own are an image of their own.
-        found = g.op('NonMaxSuppression', boxes, g.op('Unsqueeze', scores, constant([1])), constant([max_per_class]),
-                     constant([iou_threshold]), constant([score_threshold]))
+        found = g.op(
+            'NonMaxSuppression',
+            boxes,
+            g.op('Unsqueeze', scores, constant([1])),
+            constant([max_per_class]),
+            constant([iou_threshold]),
+            constant([score_threshold]),
+        )
         return g.op('Gather', found, constant([0, 2]), axis_i=1)  # (image, class, box) -> (image, box)
 
 
-def non_max_suppression(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float,
-                        max_per_class: int) -> Tensor:
+def non_max_suppression(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, max_per_class: int
+) -> Tensor:
     """NMS of each class: boxes (classes, P, 4) and scores (classes, P) -> pairs (class, box) that stay, (K, 2)."""
     return NonMaxSuppression.apply(boxes, scores, iou_threshold, score_threshold, max_per_class)
 
 
-def top(scores: Tensor, count: int) -> Tuple[Tensor, Tensor]:
+def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The best ``count`` scores, or all where there are fewer, and where they are."""
     there = torch._shape_as_tensor(scores)[0]
     return scores.topk(torch.minimum(there, torch.tensor(count)))
@@ -243,8 +269,9 @@ def _exportable_upsample(upsample: nn.Module) -> nn.Module:
     """MMSegmentation's, which rounds its output's size to a constant, as torch's, which takes the factor."""
     if upsample.size or not float(upsample.scale_factor).is_integer():
         return upsample
-    return nn.Upsample(scale_factor=float(upsample.scale_factor), mode=upsample.mode,
-                       align_corners=upsample.align_corners)
+    return nn.Upsample(
+        scale_factor=float(upsample.scale_factor), mode=upsample.mode, align_corners=upsample.align_corners
+    )
 
 
 def make_graph(model: nn.Module, what: str) -> Graph:
@@ -270,20 +297,26 @@ def make_graph(model: nn.Module, what: str) -> Graph:
 
 def _check_detector(model: nn.Module) -> None:
     """Refuse a detector whose test path is another one than :class:`DetectorGraph`'s."""
-    def kind(*path: str) -> Optional[str]:
+
+    def kind(*path: str) -> str | None:
         part = model
         for name in path:
             part = getattr(part, name, None)
         return None if part is None else type(part).__name__
 
-    expected = {('rpn_head', ): 'RPNHead', ('roi_head', ): 'StandardRoIHead',
-                ('rpn_head', 'bbox_coder'): 'DeltaXYWHBBoxCoder',
-                ('roi_head', 'bbox_head', 'bbox_coder'): 'DeltaXYWHBBoxCoder',
-                ('roi_head', 'bbox_roi_extractor'): 'SingleRoIExtractor'}
+    expected = {
+        ('rpn_head',): 'RPNHead',
+        ('roi_head',): 'StandardRoIHead',
+        ('rpn_head', 'bbox_coder'): 'DeltaXYWHBBoxCoder',
+        ('roi_head', 'bbox_head', 'bbox_coder'): 'DeltaXYWHBBoxCoder',
+        ('roi_head', 'bbox_roi_extractor'): 'SingleRoIExtractor',
+    }
     for path, wanted in expected.items():
         if kind(*path) != wanted:
-            raise UserError(f'of detectors, Mask R-CNN and Faster R-CNN can be exported whole; this one has '
-                            f'{kind(*path) or "nothing"} as {".".join(path)} instead of {wanted}: take --what backbone')
+            raise UserError(
+                f'of detectors, Mask R-CNN and Faster R-CNN can be exported whole; this one has '
+                f'{kind(*path) or "nothing"} as {".".join(path)} instead of {wanted}: take --what backbone'
+            )
     for name, config in (('rpn', model.rpn_head.test_cfg), ('rcnn', model.roi_head.test_cfg)):
         if config.nms.get('type', 'nms') != 'nms':
             raise UserError(f'model.test_cfg.{name}.nms.type={config.nms.type} has no standard operator: take nms')

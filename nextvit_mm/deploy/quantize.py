@@ -1,15 +1,16 @@
 """Post-training quantization to 8-bit integers, by the runtimes' own libraries."""
+
 import importlib.util
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence
 
 import numpy as np
 
 from ..errors import UserError
-from .apart import run_apart
+from ..utils.subprocess import run_apart
 
-NEEDS = {'.onnx': ('onnxruntime', ), '.xml': ('openvino', 'nncf')}
+NEEDS = {'.onnx': ('onnxruntime',), '.xml': ('openvino', 'nncf')}
 # What makes up nearly all the arithmetic. The rest stays in floating point; of a detector's test path that keeps the
 # coordinates of boxes exact.
 OPERATORS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
@@ -46,13 +47,20 @@ def quantize_here(source: str, target: str, folder: str) -> None:
 def _quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
+
     prepared = source.with_name('prepared.onnx')
     # Shapes that the input decides are beyond the symbolic inference; a detector has them.
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     quantization.quantize_static(
-        str(prepared), str(target), _Reader(inputs), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-        op_types_to_quantize=list(OPERATORS), activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8)
+        str(prepared),
+        str(target),
+        _Reader(inputs),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        op_types_to_quantize=list(OPERATORS),
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
     prepared.unlink()
 
 
@@ -62,7 +70,7 @@ class _Reader:
     def __init__(self, inputs: Sequence[np.ndarray]) -> None:
         self.inputs: Iterator[np.ndarray] = iter(inputs)
 
-    def get_next(self) -> Optional[dict]:
+    def get_next(self) -> dict | None:
         array = next(self.inputs, None)
         return None if array is None else dict(image=array)
 
@@ -70,17 +78,25 @@ class _Reader:
 def _quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
     import nncf
     import openvino
+
     model = openvino.Core().read_model(str(source))
-    quantized = nncf.quantize(model, nncf.Dataset(list(inputs)), subset_size=len(inputs),
-                              ignored_scope=nncf.IgnoredScope(names=_outside_the_network(model)),
-                              preset=nncf.QuantizationPreset.MIXED)
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(list(inputs)),
+        subset_size=len(inputs),
+        ignored_scope=nncf.IgnoredScope(names=_outside_the_network(model)),
+        preset=nncf.QuantizationPreset.MIXED,
+    )
     openvino.save_model(quantized, str(target), compress_to_fp16=False)
 
 
-def _outside_the_network(model) -> List[str]:
+def _outside_the_network(model) -> list[str]:
     """Operations of a detector that belong to no layer, by their names in ONNX, such as ``/Add_3``: boxes and scores.
 
     Other models come straight from PyTorch, where no name begins with a slash.
     """
-    return [op.get_friendly_name() for op in model.get_ordered_ops()
-            if op.get_friendly_name().startswith('/') and op.get_friendly_name().count('/') == 1]
+    return [
+        op.get_friendly_name()
+        for op in model.get_ordered_ops()
+        if op.get_friendly_name().startswith('/') and op.get_friendly_name().count('/') == 1
+    ]

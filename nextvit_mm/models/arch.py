@@ -1,12 +1,14 @@
 """Table 3 of the Next-ViT paper as data, and the Next Hybrid Strategy as a pure function."""
+
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, NamedTuple
 
 HEAD_DIM = 32  # channels per head of every MHCA and E-MHSA of the paper (Sec. 3.5)
 
 
-def _stages(stage3_repeats: int) -> List[dict]:
+def _stages(stage3_repeats: int) -> list[dict]:
     """The four stages of Table 3; the published variants differ only in L of stage 3."""
     return [
         dict(num_ncb=3, num_ntb=0, ncb_channels=96, sr_ratio=8),
@@ -25,6 +27,7 @@ ARCHS = {
 
 class BlockArch(NamedTuple):
     """One block of a stage: ``kind`` is its name in :data:`.blocks.BLOCKS`, ``channels`` its output width."""
+
     kind: str
     channels: int
 
@@ -50,10 +53,11 @@ class StageArch:
         conv_block: What stands in the place of the NCB, a name of :data:`.blocks.BLOCKS`, such as ``'ConvNeXt'``
             (Table 7). Default ``'NCB'``.
     """
+
     num_ncb: int
     num_ntb: int
-    ncb_channels: Optional[int] = None
-    ntb_channels: Optional[int] = None
+    ncb_channels: int | None = None
+    ntb_channels: int | None = None
     repeats: int = 1
     sr_ratio: int = 1
     head_dim: int = HEAD_DIM
@@ -63,10 +67,10 @@ class StageArch:
     conv_block: str = 'NCB'
 
     @property
-    def blocks(self) -> Tuple[BlockArch, ...]:
+    def blocks(self) -> tuple[BlockArch, ...]:
         """The blocks in the order in which they run: the Next Hybrid Strategy."""
-        group = (BlockArch(self.conv_block, self.ncb_channels), ) * self.num_ncb
-        group += (BlockArch('NTB', self.ntb_channels), ) * self.num_ntb
+        group = (BlockArch(self.conv_block, self.ncb_channels),) * self.num_ncb
+        group += (BlockArch('NTB', self.ntb_channels),) * self.num_ntb
         return group * self.repeats
 
     @property
@@ -77,11 +81,12 @@ class StageArch:
 @dataclass(frozen=True)
 class Arch:
     """The whole network: widths of the stem's convolutions (the last one is used twice), and its stages."""
-    stem_channels: Tuple[int, int, int]
-    stages: Tuple[StageArch, ...]
+
+    stem_channels: tuple[int, int, int]
+    stages: tuple[StageArch, ...]
 
 
-def parse_arch(arch: Union[str, Mapping]) -> Arch:
+def parse_arch(arch: str | Mapping) -> Arch:
     """Turn a variant's name, or a dict with the keys of :data:`ARCHS`, into a checked :class:`Arch`.
 
     Raises:
@@ -105,15 +110,15 @@ def parse_arch(arch: Union[str, Mapping]) -> Arch:
     return Arch(tuple(stem), tuple(_parse_stage(f"arch['stages'][{i}]", s) for i, s in enumerate(stages)))
 
 
-def linear_drop_path_rates(arch: Arch, drop_path_rate: float) -> List[List[float]]:
+def linear_drop_path_rates(arch: Arch, drop_path_rate: float) -> list[list[float]]:
     """Stochastic-depth rates per stage and block: linear from 0 to the maximum over all blocks of the network."""
     depths = [len(stage.blocks) for stage in arch.stages]
     steps = max(sum(depths) - 1, 1)
     rates = [drop_path_rate * i / steps for i in range(sum(depths))]
-    return [rates[sum(depths[:i]):sum(depths[:i + 1])] for i in range(len(depths))]
+    return [rates[sum(depths[:i]) : sum(depths[: i + 1])] for i in range(len(depths))]
 
 
-def split_ntb_channels(channels: int, mix_ratio: float, head_dim: int) -> Tuple[int, int]:
+def split_ntb_channels(channels: int, mix_ratio: float, head_dim: int) -> tuple[int, int]:
     """Widths of an NTB's two branches, (E-MHSA, MHCA): r · channels to whole heads, and the rest.
 
     Rounds to the nearest whole head, at least one, and up where that would take more than a tenth away,
@@ -160,8 +165,10 @@ def _check_block(path: str, spec: StageArch, kind: str) -> None:
     if kind == 'ntb':
         r = spec.mix_ratio
         if not _is_number(r) or not 0 <= r <= 1 or (r < 1 and split_ntb_channels(channels, r, spec.head_dim)[1] < 1):
-            raise ValueError(f"{path}['mix_ratio'] = {r!r} must be 0, 1, or between them and leave both E-MHSA and "
-                             f'MHCA at least one head of {spec.head_dim} of the {channels} channels')
+            raise ValueError(
+                f"{path}['mix_ratio'] = {r!r} must be 0, 1, or between them and leave both E-MHSA and "
+                f'MHCA at least one head of {spec.head_dim} of the {channels} channels'
+            )
 
 
 def _check_keys(path: str, mapping: Mapping, required: Sequence[str], known: Sequence[str]) -> None:

@@ -1,4 +1,5 @@
 """The blocks of a stage: Next Convolution Block, Next Transformer Block, and the registry in which stages find them."""
+
 from typing import NamedTuple
 
 import torch
@@ -23,10 +24,11 @@ class BlockOptions(NamedTuple):
         attn_drop_rate: Dropout rate of the attention weights.
         sr_mode: See :class:`.layers.EMHSA`.
     """
+
     norm_cfg: dict
     act_cfg: dict
-    drop_rate: float = 0.
-    attn_drop_rate: float = 0.
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
     sr_mode: str = 'tokens'
 
 
@@ -43,8 +45,15 @@ class NCB(nn.Module):
         options: Norm, activation and dropout.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, stage: StageArch, drop_path_rate: float,
-                 options: BlockOptions) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        stage: StageArch,
+        drop_path_rate: float,
+        options: BlockOptions,
+    ) -> None:
         super().__init__()
         self.patch_embed = PatchEmbed(in_channels, out_channels, stride, options.norm_cfg)
         self.mhca = MHCA(out_channels, stage.head_dim, options.norm_cfg, options.act_cfg)
@@ -73,8 +82,15 @@ class NTB(nn.Module):
         drop_path_rate: Stochastic-depth rate of the block.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, stage: StageArch, drop_path_rate: float,
-                 options: BlockOptions) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        stage: StageArch,
+        drop_path_rate: float,
+        options: BlockOptions,
+    ) -> None:
         super().__init__()
         norm_cfg = options.norm_cfg
         mhsa_channels, mhca_channels = split_ntb_channels(out_channels, stage.mix_ratio, stage.head_dim)
@@ -83,8 +99,15 @@ class NTB(nn.Module):
         self.e_mhsa = self.mhca = None
         if mhsa_channels:
             self.norm1 = build_norm(norm_cfg, mhsa_channels)
-            self.e_mhsa = EMHSA(mhsa_channels, stage.head_dim, stage.sr_ratio, options.sr_mode,
-                                options.attn_drop_rate, options.drop_rate, norm_cfg)
+            self.e_mhsa = EMHSA(
+                mhsa_channels,
+                stage.head_dim,
+                stage.sr_ratio,
+                options.sr_mode,
+                options.attn_drop_rate,
+                options.drop_rate,
+                norm_cfg,
+            )
             self.mhsa_drop_path = DropPath(drop_path_rate * stage.mix_ratio)
         if mhca_channels:
             self.projection = PatchEmbed(channels, mhca_channels, 1, norm_cfg)

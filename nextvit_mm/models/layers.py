@@ -3,6 +3,7 @@
 Every layer maps (B, C, H, W) to (B, C', H', W') and keeps the memory format that it gets: in channels-last the
 tokens of attention, (B, H·W, C), are a view of the feature map, so that no transpose is ever copied.
 """
+
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_norm_layer
@@ -135,10 +136,19 @@ class EMHSA(nn.Module):
         drop_rate: Dropout rate of the output.
         norm_cfg: Norm after P_s.
     """
+
     SR_MODES = ('tokens', 'windows')
 
-    def __init__(self, channels: int, head_dim: int, sr_ratio: int, sr_mode: str, attn_drop_rate: float,
-                 drop_rate: float, norm_cfg: dict) -> None:
+    def __init__(
+        self,
+        channels: int,
+        head_dim: int,
+        sr_ratio: int,
+        sr_mode: str,
+        attn_drop_rate: float,
+        drop_rate: float,
+        norm_cfg: dict,
+    ) -> None:
         super().__init__()
         self.head_dim = head_dim
         self.sr_ratio = sr_ratio
@@ -161,17 +171,15 @@ class EMHSA(nn.Module):
             self.split_heads(self.q(tokens)),  # (B, heads, N, head_dim)
             self.split_heads(self.k(reduced)),  # (B, heads, M, head_dim)
             self.split_heads(self.v(reduced)),
-            dropout_p=self.attn_drop_rate if self.training else 0.0)
+            dropout_p=self.attn_drop_rate if self.training else 0.0,
+        )
         out = out.transpose(1, 2).flatten(2)  # (B, heads, N, head_dim) -> (B, N, C)
         out = self.proj_drop(self.proj(out))
         return out.transpose(1, 2).reshape(B, C, H, W)
 
     def reduce(self, x: Tensor, tokens: Tensor) -> Tensor:
         """P_s and its norm: map (B, C, H, W) and its tokens (B, N, C) -> (B, M, C); M = ⌊N/s²⌋, or ⌈H/s⌉·⌈W/s⌉."""
-        if self.sr_mode == 'windows':
-            tokens = self.pool(x).flatten(2).transpose(1, 2)
-        else:
-            tokens = self.pool(tokens)
+        tokens = self.pool(x).flatten(2).transpose(1, 2) if self.sr_mode == 'windows' else self.pool(tokens)
         B, M, C = tokens.shape
         # The norm is over channels; one token a sample is the shape in which every norm layer sees it so.
         return self.norm(tokens.reshape(B * M, C, 1, 1)).reshape(B, M, C)

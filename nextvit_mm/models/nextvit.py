@@ -1,7 +1,9 @@
 """Next-ViT as an MMEngine backbone."""
+
 from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Callable, ClassVar, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import ClassVar
 
 from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
@@ -67,31 +69,36 @@ class NextViT(BaseModule):
 
     # Called as f(backbone, state_dict, prefix) before weights are loaded. nextvit_mm.weights adds one that turns other
     # dialects' names into ours in place, so that the authors' detectors load wherever ours do.
-    load_adapters: ClassVar[List[Callable[['NextViT', Dict[str, Tensor], str], None]]] = []
+    load_adapters: ClassVar[list[Callable[['NextViT', dict[str, Tensor], str], None]]] = []
 
-    def __init__(self,
-                 arch: Union[str, Mapping] = 'small',
-                 in_channels: int = 3,
-                 drop_path_rate: float = 0.,
-                 drop_rate: float = 0.,
-                 attn_drop_rate: float = 0.,
-                 out_indices: Sequence[int] = (0, 1, 2, 3),
-                 out_norm: str = 'none',
-                 frozen_stages: int = -1,
-                 norm_eval: bool = False,
-                 sr_mode: str = 'tokens',
-                 with_cp: bool = False,
-                 norm_cfg: Mapping = dict(type='BN'),
-                 act_cfg: Mapping = dict(type='ReLU', inplace=True),
-                 init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
+    def __init__(
+        self,
+        arch: str | Mapping = 'small',
+        in_channels: int = 3,
+        drop_path_rate: float = 0.0,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_norm: str = 'none',
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        sr_mode: str = 'tokens',
+        with_cp: bool = False,
+        norm_cfg: Mapping = dict(type='BN'),
+        act_cfg: Mapping = dict(type='ReLU', inplace=True),
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
         super().__init__(init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
         self.arch: Arch = parse_arch(arch)
         num_stages = len(self.arch.stages)
         if not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f'in_channels={in_channels!r} must be an integer of at least 1')
         self.out_indices = _normalise_out_indices(out_indices, num_stages)
-        for name, rate in (('drop_path_rate', drop_path_rate), ('drop_rate', drop_rate),
-                           ('attn_drop_rate', attn_drop_rate)):
+        for name, rate in (
+            ('drop_path_rate', drop_path_rate),
+            ('drop_rate', drop_rate),
+            ('attn_drop_rate', attn_drop_rate),
+        ):
             if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
                 raise ValueError(f'{name}={rate!r} must lie in [0, 1)')
         _check_choice('out_norm', out_norm, OUT_NORMS)
@@ -99,31 +106,33 @@ class NextViT(BaseModule):
         if frozen_stages not in range(-1, num_stages + 1):
             raise ValueError(f'frozen_stages={frozen_stages!r} must lie between -1 and {num_stages}')
         if out_norm == 'last' and self.out_indices[-1] != num_stages - 1:
-            raise ValueError(f"out_norm='last' is a norm after stage {num_stages}, which out_indices="
-                             f'{tuple(out_indices)} leaves out')
+            raise ValueError(
+                f"out_norm='last' is a norm after stage {num_stages}, which out_indices={tuple(out_indices)} leaves out"
+            )
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
 
         self.stem = self._make_stem(in_channels, self.arch.stem_channels, norm_cfg, act_cfg)
-        built = self.arch.stages[:self.out_indices[-1] + 1]
+        built = self.arch.stages[: self.out_indices[-1] + 1]
         rates = linear_drop_path_rates(self.arch, drop_path_rate)
         options = BlockOptions(norm_cfg, act_cfg, drop_rate, attn_drop_rate, sr_mode)
         self.stages = nn.ModuleList()
         channels = self.arch.stem_channels[-1]
         for i, stage in enumerate(built):
             self.stages.append(
-                self._make_stage(stage, channels, stride=1 if i == 0 else 2, drop_path_rates=rates[i], options=options))
+                self._make_stage(stage, channels, stride=1 if i == 0 else 2, drop_path_rates=rates[i], options=options)
+            )
             channels = stage.out_channels
             normed = out_norm == 'all' or (out_norm == 'last' and i == num_stages - 1)
             self.add_module(f'norm{i}', build_norm(norm_cfg, channels) if normed else nn.Identity())
 
-        self.out_channels: Tuple[int, ...] = tuple(built[i].out_channels for i in self.out_indices)
-        self.strides: Tuple[int, ...] = tuple(4 * 2**i for i in self.out_indices)
+        self.out_channels: tuple[int, ...] = tuple(built[i].out_channels for i in self.out_indices)
+        self.strides: tuple[int, ...] = tuple(4 * 2**i for i in self.out_indices)
         self._token_reductions = _token_reductions(built) if sr_mode == 'tokens' else ()
         self._freeze_stages()
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, in_channels, H, W) -> the maps of ``out_indices``, each (B, C_i, ⌈H/s_i⌉, ⌈W/s_i⌉)."""
         self._check_size(*x.shape[-2:])
         x = self.stem(x)
@@ -155,7 +164,7 @@ class NextViT(BaseModule):
         finally:
             self.init_cfg = given
 
-    def _load_from_state_dict(self, state_dict: Dict[str, Tensor], prefix: str, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
         for adapt in self.load_adapters:
             adapt(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -171,7 +180,7 @@ class NextViT(BaseModule):
             self._freeze_stages()
         return self
 
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> Tuple[int, int]:
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter, for MMPretrain's ``LearningRateDecayOptimWrapperConstructor``.
 
         The stem has depth 0, each block one more than the block before it, an output norm the depth of the block
@@ -184,36 +193,40 @@ class NextViT(BaseModule):
         last = sum(depths) + 1
         if not param_name.startswith(prefix):
             return last, last + 1
-        name = param_name[len(prefix):].split('.')
+        name = param_name[len(prefix) :].split('.')
         if name[0] == 'stem':
             depth = 0
         elif name[0] == 'stages':  # stages.{stage}.blocks.{block}.…
-            depth = sum(depths[:int(name[1])]) + int(name[3]) + 1
+            depth = sum(depths[: int(name[1])]) + int(name[3]) + 1
         elif name[0].startswith('norm'):  # norm{stage}.…
-            depth = sum(depths[:int(name[0][len('norm'):]) + 1])
+            depth = sum(depths[: int(name[0][len('norm') :]) + 1])
         else:
             depth = last
         return depth, last + 1
 
     @staticmethod
-    def _make_stem(in_channels: int, widths: Tuple[int, int, int], norm_cfg: Mapping,
-                   act_cfg: Mapping) -> nn.Sequential:
+    def _make_stem(
+        in_channels: int, widths: tuple[int, int, int], norm_cfg: Mapping, act_cfg: Mapping
+    ) -> nn.Sequential:
         """Four 3×3 convolutions, of which the first and the last halve the map (Table 3)."""
         c1, c2, c3 = widths
         layers = [(in_channels, c1, 2), (c1, c2, 1), (c2, c3, 1), (c3, c3, 2)]
         return nn.Sequential(*(ConvNormAct(*layer, norm_cfg, act_cfg) for layer in layers))
 
     @staticmethod
-    def _make_stage(stage: StageArch, in_channels: int, stride: int, drop_path_rates: Sequence[float],
-                    options: BlockOptions) -> nn.Sequential:
+    def _make_stage(
+        stage: StageArch, in_channels: int, stride: int, drop_path_rates: Sequence[float], options: BlockOptions
+    ) -> nn.Sequential:
         """The blocks of one stage as ``stages.{i}.blocks.{j}``; the first one halves the map where stride is 2."""
         blocks = []
         for (kind, channels), rate in zip(stage.blocks, drop_path_rates):
             block = BLOCKS.get(kind)
             if block is None:
-                raise ValueError(f'conv_block={kind!r} is not a block: take one of '
-                                 f'{", ".join(sorted(BLOCKS.module_dict))}, or register yours in '
-                                 'nextvit_mm.models.blocks.BLOCKS')
+                raise ValueError(
+                    f'conv_block={kind!r} is not a block: take one of '
+                    f'{", ".join(sorted(BLOCKS.module_dict))}, or register yours in '
+                    'nextvit_mm.models.blocks.BLOCKS'
+                )
             blocks.append(block(in_channels, channels, stride, stage, rate, options))
             in_channels, stride = channels, 1
         return nn.Sequential(OrderedDict(blocks=nn.Sequential(*blocks)))
@@ -240,24 +253,31 @@ class NextViT(BaseModule):
             rows, columns = -(-height // stride), -(-width // stride)
             if rows * columns < sr_ratio**2:
                 least = max(s * (sr - 1) + 1 for s, sr in self._token_reductions)
-                raise ValueError(f'an input of {height}×{width} is too small: at stride {stride} it leaves '
-                                 f'{rows}×{columns} tokens, and E-MHSA averages {sr_ratio**2} of them into one; the '
-                                 f'least square input is {least}×{least}')
+                raise ValueError(
+                    f'an input of {height}×{width} is too small: at stride {stride} it leaves '
+                    f'{rows}×{columns} tokens, and E-MHSA averages {sr_ratio**2} of them into one; the '
+                    f'least square input is {least}×{least}'
+                )
 
 
-def _token_reductions(stages: Sequence[StageArch]) -> Tuple[Tuple[int, int], ...]:
+def _token_reductions(stages: Sequence[StageArch]) -> tuple[tuple[int, int], ...]:
     """(stride, s) of every stage whose E-MHSA averages runs of s² tokens."""
-    return tuple((4 * 2**i, stage.sr_ratio) for i, stage in enumerate(stages)
-                 if stage.num_ntb and stage.mix_ratio > 0 and stage.sr_ratio > 1)
+    return tuple(
+        (4 * 2**i, stage.sr_ratio)
+        for i, stage in enumerate(stages)
+        if stage.num_ntb and stage.mix_ratio > 0 and stage.sr_ratio > 1
+    )
 
 
-def _normalise_out_indices(out_indices: Sequence[int], num_stages: int) -> Tuple[int, ...]:
+def _normalise_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
     if not isinstance(out_indices, Sequence) or isinstance(out_indices, str) or not out_indices:
         raise ValueError(f'out_indices={out_indices!r} must be a sequence of stage numbers')
     for i in out_indices:
         if not isinstance(i, int) or not -num_stages <= i < num_stages:
-            raise ValueError(f'out_indices={tuple(out_indices)}: {i!r} is not a stage, of which there are '
-                             f'{num_stages}, 0 to {num_stages - 1} (or -{num_stages} to -1)')
+            raise ValueError(
+                f'out_indices={tuple(out_indices)}: {i!r} is not a stage, of which there are '
+                f'{num_stages}, 0 to {num_stages - 1} (or -{num_stages} to -1)'
+            )
     indices = sorted(i % num_stages for i in out_indices)
     if len(set(indices)) != len(indices):
         raise ValueError(f'out_indices={tuple(out_indices)} names a stage twice')

@@ -3,10 +3,10 @@
 Each stands after the same PatchEmbed as the NCB, which alone changes width and size. Norm and activation are those of
 the network that a block comes from; where both use the same, BN or ReLU, it is what the backbone is told to use.
 """
+
 import importlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from typing import Tuple
 
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
@@ -22,8 +22,15 @@ class Peer(nn.Module, ABC):
     Args: As of :class:`.blocks.NCB`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, stage: StageArch, drop_path_rate: float,
-                 options: BlockOptions) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        stage: StageArch,
+        drop_path_rate: float,
+        options: BlockOptions,
+    ) -> None:
         super().__init__()
         self.patch_embed = PatchEmbed(in_channels, out_channels, stride, options.norm_cfg)
         self.block = self.make_block(out_channels, stage, drop_path_rate, options)
@@ -45,8 +52,13 @@ class Bottleneck(Peer):
 
     def make_block(self, channels: int, stage: StageArch, drop_path_rate: float, options: BlockOptions) -> nn.Module:
         return _from_mmpretrain('resnet', 'Bottleneck')(
-            channels, channels, expansion=2, norm_cfg=options.norm_cfg, act_cfg=options.act_cfg,
-            drop_path_rate=drop_path_rate)
+            channels,
+            channels,
+            expansion=2,
+            norm_cfg=options.norm_cfg,
+            act_cfg=options.act_cfg,
+            drop_path_rate=drop_path_rate,
+        )
 
 
 @BLOCKS.register_module()
@@ -55,7 +67,8 @@ class ConvNeXt(Peer):
 
     def make_block(self, channels: int, stage: StageArch, drop_path_rate: float, options: BlockOptions) -> nn.Module:
         return _from_mmpretrain('convnext', 'ConvNeXtBlock')(
-            channels, norm_cfg=dict(type='mmpretrain.LN2d', eps=1e-6), drop_path_rate=drop_path_rate)
+            channels, norm_cfg=dict(type='mmpretrain.LN2d', eps=1e-6), drop_path_rate=drop_path_rate
+        )
 
 
 @BLOCKS.register_module()
@@ -64,7 +77,8 @@ class PoolFormer(Peer):
 
     def make_block(self, channels: int, stage: StageArch, drop_path_rate: float, options: BlockOptions) -> nn.Module:
         return _from_mmpretrain('poolformer', 'PoolFormerBlock')(
-            channels, drop=options.drop_rate, drop_path=drop_path_rate)
+            channels, drop=options.drop_rate, drop_path=drop_path_rate
+        )
 
 
 @BLOCKS.register_module()
@@ -72,9 +86,17 @@ class LSA(Peer):
     """Twins' locally-grouped self-attention in 7×7 windows, LN, MLP of ratio 4 with GELU."""
 
     def make_block(self, channels: int, stage: StageArch, drop_path_rate: float, options: BlockOptions) -> nn.Module:
-        return _OnTokens(_from_mmpretrain('twins', 'LSAEncoderLayer')(
-            channels, num_heads=channels // stage.head_dim, feedforward_channels=4 * channels, window_size=7,
-            drop_rate=options.drop_rate, attn_drop_rate=options.attn_drop_rate, drop_path_rate=drop_path_rate))
+        return _OnTokens(
+            _from_mmpretrain('twins', 'LSAEncoderLayer')(
+                channels,
+                num_heads=channels // stage.head_dim,
+                feedforward_channels=4 * channels,
+                window_size=7,
+                drop_rate=options.drop_rate,
+                attn_drop_rate=options.attn_drop_rate,
+                drop_path_rate=drop_path_rate,
+            )
+        )
 
 
 class _OnTokens(nn.Module):
@@ -85,7 +107,7 @@ class _OnTokens(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        size: Tuple[int, int] = (x.shape[2], x.shape[3])
+        size: tuple[int, int] = (x.shape[2], x.shape[3])
         tokens = self.layer(x.flatten(2).transpose(1, 2), size)  # (B, C, H, W) -> (B, H·W, C)
         return tokens.transpose(1, 2).unflatten(2, size)
 
@@ -107,17 +129,19 @@ class LocalMHRA(Peer):
                 norm=build_norm(options.norm_cfg, channels),
                 value=nn.Conv2d(channels, channels, 1),
                 affinity=nn.Conv2d(channels, channels, 5, padding=2, groups=channels),
-                projection=nn.Conv2d(channels, channels, 1)))
+                projection=nn.Conv2d(channels, channels, 1),
+            )
+        )
         mlp = nn.Sequential(
             OrderedDict(
-                norm=build_norm(options.norm_cfg, channels),
-                mlp=Mlp(channels, 4, options.drop_rate, dict(type='GELU'))))
+                norm=build_norm(options.norm_cfg, channels), mlp=Mlp(channels, 4, options.drop_rate, dict(type='GELU'))
+            )
+        )
         return nn.Sequential(_Residual(position), _Residual(relation, drop_path_rate), _Residual(mlp, drop_path_rate))
 
 
 class _Residual(nn.Module):
-
-    def __init__(self, inner: nn.Module, drop_path_rate: float = 0.) -> None:
+    def __init__(self, inner: nn.Module, drop_path_rate: float = 0.0) -> None:
         super().__init__()
         self.inner = inner
         self.drop_path = DropPath(drop_path_rate)
@@ -135,4 +159,4 @@ def _from_mmpretrain(module: str, name: str):
     try:
         return getattr(importlib.import_module(f'mmpretrain.models.backbones.{module}'), name)
     except ImportError as error:
-        raise ImportError(f'the block {name} is MMPretrain\'s: pip install mmpretrain ({error})') from error
+        raise ImportError(f"the block {name} is MMPretrain's: pip install mmpretrain ({error})") from error

@@ -1,15 +1,15 @@
 """Run somebody else's script with these operators in place.
 
-``python -m nextvit_mm.ops SCRIPT.py ARGUMENTS`` or ``python -m nextvit_mm.ops -m MODULE ARGUMENTS``. That this file runs
-at all has imported ``nextvit_mm``, and with that installed the operators.
+``python -m nextvit_mm.ops SCRIPT.py ARGUMENTS`` or ``python -m nextvit_mm.ops -m MODULE ARGUMENTS``. Running this
+file imports ``nextvit_mm``, which installs the operators.
 """
+
 import runpy
 import sys
 from pathlib import Path
-from typing import List
 
 
-def main(arguments: List[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Run a script or a module as Python itself would. Ends with 2 where there is none."""
     as_module = arguments[:1] == ['-m']
     target = arguments[as_module:][:1]
@@ -23,7 +23,7 @@ def main(arguments: List[str]) -> None:
         runpy.run_path(target[0], run_name='__main__')
 
 
-def _usage(target: List[str]) -> int:
+def _usage(target: list[str]) -> int:
     reason = f'{target[0]} is no file' if target else 'what shall be run?'
     print(f'{reason}: python -m nextvit_mm.ops SCRIPT.py ARGUMENTS, or -m MODULE ARGUMENTS', file=sys.stderr)
     return 2

@@ -1,5 +1,4 @@
 """Multi-scale deformable attention (arXiv 2010.04159) by ``torch.nn.functional.grid_sample``."""
-from typing import Tuple
 
 import torch
 from torch import Tensor
@@ -8,8 +7,14 @@ from torch.nn.functional import grid_sample
 from .precision import wide
 
 
-def ms_deform_attn_forward(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor,
-                           weights: Tensor, im2col_step: int) -> Tensor:
+def ms_deform_attn_forward(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    locations: Tensor,
+    weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
     """The attention's output (B, queries, heads * channels).
 
     Args:
@@ -22,9 +27,18 @@ def ms_deform_attn_forward(value: Tensor, spatial_shapes: Tensor, level_start_in
     return _attend(wide(value), spatial_shapes, wide(locations), wide(weights)).to(value.dtype)
 
 
-def ms_deform_attn_backward(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor,
-                            weights: Tensor, grad_output: Tensor, grad_value: Tensor, grad_locations: Tensor,
-                            grad_weights: Tensor, im2col_step: int) -> None:
+def ms_deform_attn_backward(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    locations: Tensor,
+    weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_locations: Tensor,
+    grad_weights: Tensor,
+    im2col_step: int,
+) -> None:
     """Fill the gradients of value, locations and weights."""
     inputs = [wide(tensor).detach().requires_grad_() for tensor in (value, locations, weights)]
     with torch.enable_grad():
@@ -50,5 +64,5 @@ def _attend(value: Tensor, spatial_shapes: Tensor, locations: Tensor, weights: T
 
 def _heads_first(tensor: Tensor) -> Tensor:
     """(B, queries, heads, …) -> (B * heads, queries, …)"""
-    shape: Tuple[int, ...] = tensor.shape
+    shape: tuple[int, ...] = tensor.shape
     return tensor.transpose(1, 2).reshape(shape[0] * shape[2], shape[1], *shape[3:])

@@ -1,5 +1,4 @@
 """Operators on boxes (x1, y1, x2, y2) in pixels. ``offset`` 1 makes a box from 0 to 1 two pixels wide."""
-from typing import List, Tuple
 
 import numpy as np
 import torch
@@ -16,8 +15,16 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     return torch.ops.torchvision.nms(boxes, scores, single(iou_threshold))
 
 
-def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float,
-            method: int, offset: int) -> Tensor:
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
     """Lower the scores of boxes by their overlap with better ones (arXiv 1704.04503).
 
     Args:
@@ -57,7 +64,7 @@ def _drop(rows: np.ndarray, order: np.ndarray, start: int, stay: np.ndarray) -> 
     return start + kept
 
 
-def nms_match(dets: Tensor, iou_threshold: float) -> List[List[int]]:
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     """Groups of indices of dets (N, 5): a box that stays, then those that it removes, each by falling score."""
     rows = torch.cat([dets.float(), _areas(dets.float(), 0)[:, None]], 1).numpy()
     left = dets[:, 4].float().sort(dim=0, descending=True, stable=True)[1].numpy()
@@ -97,5 +104,5 @@ def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, ali
     ious.copy_(shared / (area + _areas(bboxes2, offset) - shared if mode == 0 else area))
 
 
-def _pairs(first: Tensor, second: Tensor, aligned: bool) -> Tuple[Tensor, Tensor]:
+def _pairs(first: Tensor, second: Tensor, aligned: bool) -> tuple[Tensor, Tensor]:
     return (first, second) if aligned else (first[:, None], second)

@@ -4,7 +4,8 @@ The names and arguments are mmcv's. Offsets are (N, 2 * deformable_group * kH * 
 of the input; the mask is (N, deformable_group * kH * kW, H_out, W_out). mmcv's scratch tensors ``columns`` and ``ones``
 are not filled, and ``im2col_step`` changes nothing: torchvision picks its own.
 """
-from typing import Sequence, Tuple
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from .precision import wide
 GRADIENT = '_nextvit_mm_weight_gradient'
 
 
-def _settings(kwargs: dict) -> Tuple[int, ...]:
+def _settings(kwargs: dict) -> tuple[int, ...]:
     """Stride, padding, dilation (each y, x), groups and deformable groups, from mmcv's names of either version."""
     if 'dW' in kwargs:
         names: Sequence[str] = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', 'group', 'deformable_group')
@@ -23,21 +24,31 @@ def _settings(kwargs: dict) -> Tuple[int, ...]:
     return tuple(kwargs[name] for name in names)
 
 
-def _no_mask(input: Tensor, weight: Tensor) -> Tuple[Tensor, Tensor]:
+def _no_mask(input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """What torchvision wants in the place of a mask and a bias that are not used."""
     return input.new_zeros(len(input), 1), input.new_zeros(len(weight))
 
 
-def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor,
-                        **kwargs) -> None:
+def deform_conv_forward(
+    input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **kwargs
+) -> None:
     """Fill ``output`` (N, C_out, H_out, W_out)."""
     input, weight, offset = wide(input), wide(weight), wide(offset)
-    output.copy_(torch.ops.torchvision.deform_conv2d(input, weight, offset, *_no_mask(input, weight),
-                                                     *_settings(kwargs), False))
+    output.copy_(
+        torch.ops.torchvision.deform_conv2d(input, weight, offset, *_no_mask(input, weight), *_settings(kwargs), False)
+    )
 
 
-def deform_conv_backward_input(input: Tensor, offset: Tensor, grad_output: Tensor, grad_input: Tensor,
-                               grad_offset: Tensor, weight: Tensor, columns: Tensor, **kwargs) -> None:
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    **kwargs,
+) -> None:
     """Fill the gradients of the input and of the offset.
 
     torchvision computes the weight's at the same time. mmcv asks for that in a second call, to which it hands the same
@@ -49,8 +60,16 @@ def deform_conv_backward_input(input: Tensor, offset: Tensor, grad_output: Tenso
     setattr(columns, GRADIENT, gradients[1])
 
 
-def deform_conv_backward_parameters(input: Tensor, offset: Tensor, grad_output: Tensor, grad_weight: Tensor,
-                                    columns: Tensor, ones: Tensor, scale: float = 1, **kwargs) -> None:
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_weight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    scale: float = 1,
+    **kwargs,
+) -> None:
     """Fill the gradient of the weight."""
     gradient = columns.__dict__.pop(GRADIENT, None)
     if gradient is None:  # neither the input nor the offset wanted one; this gradient does not depend on the weight
@@ -58,28 +77,56 @@ def deform_conv_backward_parameters(input: Tensor, offset: Tensor, grad_output: 
     grad_weight.copy_(gradient * scale)
 
 
-def _backward(input: Tensor, offset: Tensor, grad_output: Tensor, weight: Tensor, kwargs: dict) -> Tuple[Tensor, ...]:
+def _backward(input: Tensor, offset: Tensor, grad_output: Tensor, weight: Tensor, kwargs: dict) -> tuple[Tensor, ...]:
     input, offset, grad_output, weight = wide(input), wide(offset), wide(grad_output), wide(weight)
-    return torch.ops.torchvision._deform_conv2d_backward(grad_output, input, weight, offset, *_no_mask(input, weight),
-                                                         *_settings(kwargs), False)
+    return torch.ops.torchvision._deform_conv2d_backward(
+        grad_output, input, weight, offset, *_no_mask(input, weight), *_settings(kwargs), False
+    )
 
 
-def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor,
-                                  mask: Tensor, output: Tensor, columns: Tensor, with_bias: bool, **kwargs) -> None:
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    with_bias: bool,
+    **kwargs,
+) -> None:
     """Fill ``output`` (N, C_out, H_out, W_out)."""
     bias = wide(bias) if with_bias else wide(input).new_zeros(len(weight))
-    output.copy_(torch.ops.torchvision.deform_conv2d(wide(input), wide(weight), wide(offset), wide(mask), bias,
-                                                     *_settings(kwargs), True))
+    output.copy_(
+        torch.ops.torchvision.deform_conv2d(
+            wide(input), wide(weight), wide(offset), wide(mask), bias, *_settings(kwargs), True
+        )
+    )
 
 
-def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor,
-                                   mask: Tensor, columns: Tensor, grad_input: Tensor, grad_weight: Tensor,
-                                   grad_bias: Tensor, grad_offset: Tensor, grad_mask: Tensor, grad_output: Tensor,
-                                   with_bias: bool, **kwargs) -> None:
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    with_bias: bool,
+    **kwargs,
+) -> None:
     """Fill the gradients of the input, the weight, the offset, the mask and, where there is one, the bias."""
     full = wide(bias) if with_bias else wide(input).new_zeros(len(weight))
     gradients = torch.ops.torchvision._deform_conv2d_backward(
-        wide(grad_output), wide(input), wide(weight), wide(offset), wide(mask), full, *_settings(kwargs), True)
+        wide(grad_output), wide(input), wide(weight), wide(offset), wide(mask), full, *_settings(kwargs), True
+    )
     for target, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients):
         target.copy_(gradient)
     if with_bias:

@@ -1,4 +1,5 @@
 """How Python finds ``mmcv._ext`` where mmcv has none."""
+
 import os
 import sys
 from importlib import import_module
@@ -6,7 +7,6 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
-from typing import Dict, Optional
 
 NAME = 'mmcv._ext'
 SWITCH = 'NEXTVIT_MM_OPS'  # '0': no operators from here
@@ -18,12 +18,12 @@ class OperatorFinder(MetaPathFinder, Loader):
     A compiled module that does not load with this torch is found by Python's own finder, and stays an ImportError.
     """
 
-    def find_spec(self, name: str, path=None, target=None) -> Optional[ModuleSpec]:
+    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
         if name != NAME or os.environ.get(SWITCH) == '0':
             return None
         return spec_from_loader(NAME, self, origin='nextvit_mm.ops')
 
-    def create_module(self, spec: ModuleSpec) -> Optional[ModuleType]:
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
@@ -33,7 +33,9 @@ class OperatorFinder(MetaPathFinder, Loader):
         except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: a torchvision made for another torch
             raise ModuleNotFoundError(
                 f'this mmcv has no compiled operators, and nextvit_mm cannot take them from torchvision '
-                f'({str(error).splitlines()[0]}): install the torchvision of this torch', name=NAME) from error
+                f'({str(error).splitlines()[0]}): install the torchvision of this torch',
+                name=NAME,
+            ) from error
         for name, operator in table.OPERATORS.items():
             setattr(module, name, operator.function)
         module.SOURCES = {name: operator.source for name, operator in table.OPERATORS.items()}
@@ -46,7 +48,7 @@ def install() -> None:
         sys.meta_path.append(OperatorFinder())
 
 
-def in_use() -> Dict[str, str]:
+def in_use() -> dict[str, str]:
     """Where mmcv's operators come from: a name to 'torchvision' or 'torch'; empty where mmcv's compiled ones are used.
 
     Raises ImportError where mmcv has none that can be loaded.

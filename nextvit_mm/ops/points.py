@@ -2,7 +2,9 @@
 
 Behind the operators that torchvision lacks, and a second opinion on those that it has (``benchmarks/operators.py``).
 """
-from typing import Iterator, NamedTuple, Tuple
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ class Grid(NamedTuple):
     width: Tensor
 
 
-def corners(y: Tensor, x: Tensor, size: Tuple[int, int]) -> Corners:
+def corners(y: Tensor, x: Tensor, size: tuple[int, int]) -> Corners:
     """Bilinear interpolation at points (P,) of a map of a size (H, W).
 
     A point up to one pixel outside takes the value of the border, one further out takes 0.
@@ -38,7 +40,7 @@ def corners(y: Tensor, x: Tensor, size: Tuple[int, int]) -> Corners:
     return Corners(places, torch.where(inside, weights, 0))
 
 
-def _between(position: Tensor, length: int) -> Tuple[Tensor, Tensor, Tensor]:
+def _between(position: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """The pixels before and after a position, and how far it is from the first to the second."""
     position = position.clamp(0, length - 1)
     low = position.long()  # cut off, which is down: nothing is negative here
@@ -59,7 +61,7 @@ def spread(gradient: Tensor, at: Corners, target: Tensor) -> None:
         flat.index_add_(1, place, gradient * weight)
 
 
-def grids(rois: Tensor, size: Tuple[int, int], scale: float, ratio: int, aligned: bool) -> Iterator[Tuple[int, Grid]]:
+def grids(rois: Tensor, size: tuple[int, int], scale: float, ratio: int, aligned: bool) -> Iterator[tuple[int, Grid]]:
     """For each region (picture, x1, y1, x2, y2): the index of its picture, and its points.
 
     Args:
@@ -81,8 +83,15 @@ def grids(rois: Tensor, size: Tuple[int, int], scale: float, ratio: int, aligned
         y = _points(bounds[index, 1], height[index], size[0], rows)
         x = _points(bounds[index, 0], width[index], size[1], columns)
         shape = (*size, rows, columns)
-        yield pictures[index], Grid(y[:, None, :, None].expand(*shape[:3], 1),
-                                    x[None, :, None, :].expand(*shape[:2], 1, shape[3]), height[index], width[index])
+        yield (
+            pictures[index],
+            Grid(
+                y[:, None, :, None].expand(*shape[:3], 1),
+                x[None, :, None, :].expand(*shape[:2], 1, shape[3]),
+                height[index],
+                width[index],
+            ),
+        )
 
 
 def _points(start: Tensor, length: Tensor, bins: int, count: int) -> Tensor:
@@ -93,13 +102,13 @@ def _points(start: Tensor, length: Tensor, bins: int, count: int) -> Tensor:
     return first[:, None] + inner
 
 
-def flat(y: Tensor, x: Tensor) -> Tuple[Tensor, Tensor]:
+def flat(y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Points of broadcast shapes, flattened."""
     y, x = torch.broadcast_tensors(y, x)
     return y.reshape(-1), x.reshape(-1)
 
 
-def roi_align(input: Tensor, rois: Tensor, size: Tuple[int, int], scale: float, ratio: int, aligned: bool) -> Tensor:
+def roi_align(input: Tensor, rois: Tensor, size: tuple[int, int], scale: float, ratio: int, aligned: bool) -> Tensor:
     """RoIAlign (arXiv 1703.06870) with average pooling: (K, C, PH, PW) from maps (N, C, H, W)."""
     output = []
     for picture, grid in grids(rois, size, scale, ratio, aligned):

@@ -1,4 +1,5 @@
 """The precision in which an operator is computed."""
+
 import struct
 
 import torch

@@ -1,5 +1,4 @@
 """Operators on regions (picture, x1, y1, x2, y2) of feature maps, with mmcv's names and arguments."""
-from typing import Tuple
 
 import torch
 from torch import Tensor
@@ -11,13 +10,26 @@ from .precision import wide
 LOWEST = -10000.0  # what mmcv's max pooling starts from, and gives for a region without points
 
 
-def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
-                      aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
-                      pool_mode: int, aligned: bool) -> None:
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Fill ``output`` (K, C, PH, PW); ``pool_mode`` 1 averages, 0 takes the largest and where it is."""
     if pool_mode == 1:
-        output.copy_(torch.ops.torchvision.roi_align(wide(input), wide(rois), spatial_scale, aligned_height,
-                                                     aligned_width, sampling_ratio, aligned))
+        output.copy_(
+            torch.ops.torchvision.roi_align(
+                wide(input), wide(rois), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+            )
+        )
         return
     size = (aligned_height, aligned_width)
     maps = wide(input)
@@ -33,14 +45,33 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
             target[index].copy_(position.gather(3, place[..., None])[..., 0])
 
 
-def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
-                       aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
-                       pool_mode: int, aligned: bool) -> None:
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Fill ``grad_input`` (N, C, H, W)."""
     if pool_mode == 1:
-        grad_input.copy_(torch.ops.torchvision._roi_align_backward(
-            wide(grad_output), wide(rois), spatial_scale, aligned_height, aligned_width, *grad_input.shape,
-            sampling_ratio, aligned))
+        grad_input.copy_(
+            torch.ops.torchvision._roi_align_backward(
+                wide(grad_output),
+                wide(rois),
+                spatial_scale,
+                aligned_height,
+                aligned_width,
+                *grad_input.shape,
+                sampling_ratio,
+                aligned,
+            )
+        )
         return
     total = torch.zeros_like(wide(grad_input))
     planes = total.view(1, -1)  # all maps of all pictures in a row
@@ -53,8 +84,15 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
     grad_input.copy_(total)
 
 
-def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor, pooled_height: int,
-                     pooled_width: int, spatial_scale: float) -> None:
+def roi_pool_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> None:
     """Fill ``output`` and ``argmax`` (K, C, PH, PW): the largest pixel of each bin, and its place in the map, or -1.
 
     torchvision's RoIPool rounds a region to whole pixels first. mmcv's does not, and is not the same operator.
@@ -80,7 +118,7 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
         argmax[index].copy_(torch.where(there, row * size[1] + column, -1))
 
 
-def _bin_pixels(start: Tensor, end: Tensor, bins: int, length: int) -> Tuple[Tensor, Tensor]:
+def _bin_pixels(start: Tensor, end: Tensor, bins: int, length: int) -> tuple[Tensor, Tensor]:
     """The pixels of each bin along an axis, (bins, most), the last one repeated; and whether a bin has any."""
     step = (end - start) / bins
     place = torch.arange(bins, device=start.device, dtype=start.dtype)
@@ -91,8 +129,15 @@ def _bin_pixels(start: Tensor, end: Tensor, bins: int, length: int) -> Tuple[Ten
     return torch.minimum(pixels, high[:, None] - 1).clamp(0, length - 1), high > low
 
 
-def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_input: Tensor, pooled_height: int,
-                      pooled_width: int, spatial_scale: float) -> None:
+def roi_pool_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax: Tensor,
+    grad_input: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> None:
     """Fill ``grad_input`` (N, C, H, W)."""
     total = torch.zeros_like(wide(grad_input)).flatten(2)
     found = argmax != -1
@@ -102,8 +147,17 @@ def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_in
     grad_input.copy_(total.view(grad_input.shape))
 
 
-def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output: Tensor, pooled_height: int,
-                            pooled_width: int, spatial_scale: float, sampling_ratio: int, gamma: float) -> None:
+def deform_roi_pool_forward(
+    input: Tensor,
+    rois: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    gamma: float,
+) -> None:
     """Fill ``output`` (K, C, PH, PW): RoIAlign whose bins are moved (arXiv 1703.06211).
 
     ``offset`` (K, 2, PH, PW), x before y, is in ``gamma`` times the region's width and height; empty for none.
@@ -116,7 +170,7 @@ def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output:
         output[index].copy_(values.sum(3) / max(count, 1))
 
 
-def _moved(grid: Grid, offset: Tensor, index: int, gamma: float) -> Tuple[Tensor, Tensor]:
+def _moved(grid: Grid, offset: Tensor, index: int, gamma: float) -> tuple[Tensor, Tensor]:
     """A region's points after the offset of each bin."""
     if not offset.numel():
         return grid.y, grid.x
@@ -124,9 +178,19 @@ def _moved(grid: Grid, offset: Tensor, index: int, gamma: float) -> Tuple[Tensor
     return grid.y + gamma * grid.height * y, grid.x + gamma * grid.width * x
 
 
-def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, offset: Tensor, grad_input: Tensor,
-                             grad_offset: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float,
-                             sampling_ratio: int, gamma: float) -> None:
+def deform_roi_pool_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    rois: Tensor,
+    offset: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    gamma: float,
+) -> None:
     """Fill the gradients of the maps and of the offset."""
     maps, size, channels = wide(input), (pooled_height, pooled_width), input.size(1)
     total = torch.zeros_like(maps)
@@ -144,7 +208,7 @@ def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, o
     grad_input.copy_(total)
 
 
-def _slopes(features: Tensor, y: Tensor, x: Tensor) -> Tuple[Tensor, Tensor]:
+def _slopes(features: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Derivatives (C, P) of the values at points by x and by y, as mmcv takes them.
 
     Within a pixel outside of the map mmcv goes on with the slope of the border pixels, where the value is constant.

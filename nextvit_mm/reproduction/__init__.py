@@ -1,4 +1,5 @@
-from .hook import PublishedRunHook
-from .published import PublishedRun, list_runs, load_errata, load_release, load_run, load_table
+"""Runs beside the published ones."""
 
-__all__ = ['PublishedRun', 'PublishedRunHook', 'list_runs', 'load_errata', 'load_release', 'load_run', 'load_table']
+from .hook import PublishedRunHook
+
+__all__ = ['PublishedRunHook']

@@ -1,34 +1,38 @@
 """Tables 1, 2, 7, 8 and 9: every row's network counted, timed, and trained on the demo data."""
+
 import copy
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, TextIO, Tuple
+from typing import TextIO
 
 import torch
 
-from ..analysis.complexity import Complexity, count_complexity
-from ..analysis.logs import read_scalars
 from ..benchmark.candidates import photographs, settle_norms
+from ..benchmark.complexity import Complexity, count_complexity
 from ..benchmark.machine import describe_machine
-from ..benchmark.rounds import Timer, hush
-from ..datasets import DigitsConfig, make_digits
+from ..benchmark.rounds import Timer
+from ..demo import DigitsConfig, make_digits
 from ..deploy.fold import fold
-from ..engine.config import NETWORK_KEYS, config_file, load_config
-from ..engine.launch import train
 from ..errors import UserError
 from ..models import NextViT
-from .published import ABLATION_TABLES, load_ablation
+from ..published import ABLATION_TABLES, load_ablation
+from ..training.config import NETWORK_KEYS, config_file, load_config
+from ..training.launch import train
+from ..utils.logs import read_scalars
+from ..utils.progress import hush
 from .tables import print_grid
 
 RESULT = 'ablation.json'  # in the work dir of a finished run
 # By task: the demo's config and data, and the metric with what takes it to %.
 TASKS = dict(
     detection=('demo/mask_rcnn_nextvit_s_digits', 'coco', 'coco/bbox_mAP', 100.0),
-    segmentation=('demo/semantic_fpn_nextvit_s_digits_scratch', 'ade', 'mIoU', 1.0))
+    segmentation=('demo/semantic_fpn_nextvit_s_digits_scratch', 'ade', 'mIoU', 1.0),
+)
 LATENCY_SHAPE = (8, 3, 224, 224)  # the paper's
 
 
@@ -45,17 +49,18 @@ class AblationRow:
         ratio: The latency over that of Next-ViT-S, measured in the same rounds.
         results: By task, what each finished run on the demo data reached, in % (see :data:`TASKS`).
     """
+
     table: int
     name: str
     config: str
-    paper: Dict[str, str]
-    complexity: Optional[Complexity] = None
-    latency: Optional[float] = None
-    ratio: Optional[float] = None
-    results: Dict[str, List[dict]] = field(default_factory=dict)
+    paper: dict[str, str]
+    complexity: Complexity | None = None
+    latency: float | None = None
+    ratio: float | None = None
+    results: dict[str, list[dict]] = field(default_factory=dict)
 
 
-def load_rows(number: int) -> List[AblationRow]:
+def load_rows(number: int) -> list[AblationRow]:
     """The rows of a table, as printed, with what their classifiers have and do.
 
     Raises:
@@ -63,8 +68,12 @@ def load_rows(number: int) -> List[AblationRow]:
     """
     rows = []
     for printed in load_ablation(number):
-        row = AblationRow(number, printed['row'], printed['config'],
-                          {key: printed[key] for key in ('tensorrt_ms', 'top1', 'box_ap', 'miou')})
+        row = AblationRow(
+            number,
+            printed['row'],
+            printed['config'],
+            {key: printed[key] for key in ('tensorrt_ms', 'top1', 'box_ap', 'miou')},
+        )
         if row.config:
             row.complexity = count_complexity(load_config(str(row_file(row.config))))
         rows.append(row)
@@ -81,7 +90,7 @@ def network(config: str) -> dict:
     return copy.deepcopy(_network(config))
 
 
-@lru_cache(maxsize=None)  # reading a config takes MMEngine half a second
+@cache  # reading a config takes MMEngine half a second
 def _network(config: str) -> dict:
     backbone = load_config(str(row_file(config))).model.backbone.to_dict()
     return {key: backbone[key] for key in NETWORK_KEYS if key in backbone}
@@ -90,13 +99,24 @@ def _network(config: str) -> dict:
 def first_with_same_network(config: str) -> str:
     """The first row, over all tables, whose network is this one's: it is trained and timed once for all of them."""
     wanted = _network(config)
-    return next(printed['config'] for number in ABLATION_TABLES for printed in load_ablation(number)
-                if printed['config'] and _network(printed['config']) == wanted)
+    return next(
+        printed['config']
+        for number in ABLATION_TABLES
+        for printed in load_ablation(number)
+        if printed['config'] and _network(printed['config']) == wanted
+    )
 
 
-def train_rows(tables: Sequence[int], tasks: Sequence[str], data_dir: str, work_dir: str, seeds: Sequence[int] = (0, ),
-               cfg_options: Optional[dict] = None, configs: Optional[Sequence[str]] = None,
-               digits: DigitsConfig = DigitsConfig()) -> None:
+def train_rows(
+    tables: Sequence[int],
+    tasks: Sequence[str],
+    data_dir: str,
+    work_dir: str,
+    seeds: Sequence[int] = (0,),
+    cfg_options: dict | None = None,
+    configs: Sequence[str] | None = None,
+    digits: DigitsConfig | None = None,
+) -> None:
     """Train the rows' networks on the demo data from random weights, each for as many iterations; finished ones stay.
 
     Args:
@@ -115,9 +135,12 @@ def train_rows(tables: Sequence[int], tasks: Sequence[str], data_dir: str, work_
     names = [printed['config'] for number in tables for printed in load_ablation(number) if printed['config']]
     for name in configs or ():
         if name not in names:
-            raise UserError(f'{name!r} is not a row of the tables {", ".join(map(str, tables))}; there are:\n  '
-                            + '\n  '.join(names))
+            raise UserError(
+                f'{name!r} is not a row of the tables {", ".join(map(str, tables))}; there are:\n  '
+                + '\n  '.join(names)
+            )
     try:
+        digits = digits or DigitsConfig()
         make_digits(data_dir, digits)
     except (FileExistsError, ValueError) as error:
         raise UserError(str(error)) from None
@@ -131,26 +154,47 @@ def train_rows(tables: Sequence[int], tasks: Sequence[str], data_dir: str, work_
         if (folder / RESULT).is_file():
             done = read_result(folder)
             if done['settings'] != settings:
-                raise UserError(f'{folder} was run with other settings ({done["settings"]}): remove it, or choose '
-                                'another --work-dir')
+                raise UserError(
+                    f'{folder} was run with other settings ({done["settings"]}): remove it, or choose '
+                    'another --work-dir'
+                )
             print(f'{title}: done before, {done["metric"]:.1f} %', flush=True)
             continue
         print(title, flush=True)
         result = _train_row(task, config, seed, data_dir, folder, cfg_options, settings)
-        print(f'{title}: {result["metric"]:.1f} % after {result["iterations"]} iterations, '
-              f'{result["seconds"] / 60:.1f} min', flush=True)
+        print(
+            f'{title}: {result["metric"]:.1f} % after {result["iterations"]} iterations, '
+            f'{result["seconds"] / 60:.1f} min',
+            flush=True,
+        )
 
 
-def _train_row(task: str, config: str, seed: int, data_dir: str, folder: Path, cfg_options: Optional[dict],
-               settings: dict) -> dict:
+def _train_row(
+    task: str, config: str, seed: int, data_dir: str, folder: Path, cfg_options: dict | None, settings: dict
+) -> dict:
     demo, data, metric, whole = TASKS[task]
     start = time.monotonic()
-    runner = train(str(config_file(demo)), work_dir=str(folder), data_root=str(Path(data_dir, data)),
-                   backbone=str(row_file(config)), no_pretrained=True, seed=seed, cfg_options=cfg_options)
+    runner = train(
+        str(config_file(demo)),
+        work_dir=str(folder),
+        data_root=str(Path(data_dir, data)),
+        backbone=str(row_file(config)),
+        no_pretrained=True,
+        seed=seed,
+        cfg_options=cfg_options,
+    )
     record = read_scalars(folder)[1][-1]
-    result = dict(task=task, config=config, seed=seed, metric=record[metric] * whole, iterations=runner.iter,
-                  batch_size=runner.train_dataloader.batch_sampler.batch_size, seconds=time.monotonic() - start,
-                  threads=torch.get_num_threads(), settings=settings)
+    result = dict(
+        task=task,
+        config=config,
+        seed=seed,
+        metric=record[metric] * whole,
+        iterations=runner.iter,
+        batch_size=runner.train_dataloader.batch_sampler.batch_size,
+        seconds=time.monotonic() - start,
+        threads=torch.get_num_threads(),
+        settings=settings,
+    )
     for checkpoint in folder.glob('*.pth'):  # 100 MB each, of networks that serve no one
         checkpoint.unlink()
     part = folder / f'{RESULT}.part'
@@ -190,16 +234,22 @@ def add_results(rows: Sequence[AblationRow], work_dirs: Sequence[str]) -> None:
     for task in TASKS:
         lengths = {(r['iterations'], r['batch_size'], str(r['settings'])) for r in found if r['task'] == task}
         if len(lengths) > 1:
-            raise UserError(f'the runs of {task} below {", ".join(work_dirs)} differ, and cannot stand in one table '
-                            f'(iterations, batch size, settings): {", ".join(map(str, sorted(lengths)))}')
+            raise UserError(
+                f'the runs of {task} below {", ".join(work_dirs)} differ, and cannot stand in one table '
+                f'(iterations, batch size, settings): {", ".join(map(str, sorted(lengths)))}'
+            )
     for row in rows:
         for task in TASKS:
-            row.results[task] = [r for r in found if r['task'] == task and row.config
-                                 and r['config'] == first_with_same_network(row.config)]
+            row.results[task] = [
+                r
+                for r in found
+                if r['task'] == task and row.config and r['config'] == first_with_same_network(row.config)
+            ]
 
 
-def measure_latencies(rows: Sequence[AblationRow], rounds: int = 5, seed: int = 0,
-                      shape: Sequence[int] = LATENCY_SHAPE) -> dict:
+def measure_latencies(
+    rows: Sequence[AblationRow], rounds: int = 5, seed: int = 0, shape: Sequence[int] = LATENCY_SHAPE
+) -> dict:
     """Time the rows' folded backbones on the CPU, in interleaved rounds, beside Next-ViT-S.
 
     Channels-last, float32, random weights. Gives the rows their ``latency`` and ``ratio``.
@@ -228,37 +278,63 @@ def measure_latencies(rows: Sequence[AblationRow], rounds: int = 5, seed: int = 
 
 
 def _forward(model: torch.nn.Module, image: torch.Tensor):
-    def run() -> Tuple[torch.Tensor, ...]:
+    def run() -> tuple[torch.Tensor, ...]:
         with torch.no_grad():
             return model(image)
+
     return run
 
 
-CAPTIONS = {1: 'Table 1: hybrid strategies', 2: 'Table 2: N and L of stage 3', 7: 'Table 7: convolution blocks',
-            8: 'Table 8: mix ratio r', 9: 'Table 9: norm and activation'}
+CAPTIONS = {
+    1: 'Table 1: hybrid strategies',
+    2: 'Table 2: N and L of stage 3',
+    7: 'Table 7: convolution blocks',
+    8: 'Table 8: mix ratio r',
+    9: 'Table 9: norm and activation',
+}
 NOT_LEGIBLE = (2, 9)
 _WITHIN = 'rows have multiply-adds within 6 % of those of Next-ViT-S (the paper: about its TensorRT latency)'
 _DEPTHS = 'all rows have the depths of Next-ViT-S'
 MATCHED = {1: _WITHIN, 2: 'all but stage 3 is that of Next-ViT-S', 7: _WITHIN, 8: _DEPTHS, 9: _DEPTHS}
 
 
-def table_cells(rows: Sequence[AblationRow]) -> Tuple[List[str], List[List[str]]]:
+def table_cells(rows: Sequence[AblationRow]) -> tuple[list[str], list[list[str]]]:
     """Header and cells, as text."""
-    header = ['row', 'Params (M)', 'FLOPs (G)', 'latency (ms): paper', 'ours', 'to S', 'top-1: paper',
-              'box AP: paper', 'demo', 'mIoU: paper', 'demo']
+    header = [
+        'row',
+        'Params (M)',
+        'FLOPs (G)',
+        'latency (ms): paper',
+        'ours',
+        'to S',
+        'top-1: paper',
+        'box AP: paper',
+        'demo',
+        'mIoU: paper',
+        'demo',
+    ]
     cells = []
     for row in rows:
         count = row.complexity
-        cells.append([
-            row.name, f'{count.params / 1e6:.1f}' if count else '', f'{count.flops / 1e9:.2f}' if count else '',
-            row.paper['tensorrt_ms'], f'{row.latency * 1e3:.0f}' if row.latency else '',
-            f'{row.ratio:.2f}×' if row.ratio else '', row.paper['top1'],
-            row.paper['box_ap'], _demo(row, 'detection'), row.paper['miou'], _demo(row, 'segmentation')])
+        cells.append(
+            [
+                row.name,
+                f'{count.params / 1e6:.1f}' if count else '',
+                f'{count.flops / 1e9:.2f}' if count else '',
+                row.paper['tensorrt_ms'],
+                f'{row.latency * 1e3:.0f}' if row.latency else '',
+                f'{row.ratio:.2f}×' if row.ratio else '',
+                row.paper['top1'],
+                row.paper['box_ap'],
+                _demo(row, 'detection'),
+                row.paper['miou'],
+                _demo(row, 'segmentation'),
+            ]
+        )
     return header, cells
 
 
-def print_rows(number: int, rows: Sequence[AblationRow], style: str, file: TextIO,
-               machine: Optional[dict] = None) -> None:
+def print_rows(number: int, rows: Sequence[AblationRow], style: str, file: TextIO, machine: dict | None = None) -> None:
     """Write the table as :func:`.tables.print_grid` does."""
     header, cells = table_cells(rows)
     print_grid(header, cells, style, file, CAPTIONS[number], footnotes(number, rows, machine), text_columns=1)
@@ -274,25 +350,35 @@ def _demo(row: AblationRow, task: str) -> str:
     return f'{statistics.mean(values):.1f}{spread}'
 
 
-def footnotes(number: int, rows: Sequence[AblationRow], machine: Optional[dict] = None) -> List[str]:
+def footnotes(number: int, rows: Sequence[AblationRow], machine: dict | None = None) -> list[str]:
     """What the columns mean, and how long the runs took."""
-    notes = ['Params and FLOPs: of the classifier at 224×224, all multiply-adds; the paper does not print the '
-             f'depths of its rows; here {MATCHED[number]}']
+    notes = [
+        'Params and FLOPs: of the classifier at 224×224, all multiply-adds; the paper does not print the '
+        f'depths of its rows; here {MATCHED[number]}'
+    ]
     if number in NOT_LEGIBLE:
-        notes.append(f'the figures that Table {number} prints were not legible in the copy of the paper that this '
-                     'project had, and are left out')
+        notes.append(
+            f'the figures that Table {number} prints were not legible in the copy of the paper that this '
+            'project had, and are left out'
+        )
     if machine:
-        notes.append(f'latency: backbone, folded, channels-last, fp32, 8×3×224×224 on {machine["cpu"]}, '
-                     f'{machine["torch_threads"]} threads, {machine["date"]}; to S: over that of Next-ViT-S in the '
-                     'same rounds; paper: TensorRT on a T4')
+        notes.append(
+            f'latency: backbone, folded, channels-last, fp32, 8×3×224×224 on {machine["cpu"]}, '
+            f'{machine["torch_threads"]} threads, {machine["date"]}; to S: over that of Next-ViT-S in the '
+            'same rounds; paper: TensorRT on a T4'
+        )
     for task in TASKS:
         results = [result for row in rows for result in row.results.get(task, [])]
         if results:
             seeds = sorted({result['seed'] for result in results})
             longest = max(result['seconds'] for result in results) / 60
-            notes.append(f'demo, {task}: {results[0]["iterations"]} iterations of {results[0]["batch_size"]} digit '
-                         f'pictures from random weights, at most {longest:.1f} min a run; '
-                         + (f'mean ± standard deviation (runs) over seeds {", ".join(map(str, seeds))}'
-                            if len(seeds) > 1 else 'one seed, so that '
-                            'small differences say nothing'))
+            notes.append(
+                f'demo, {task}: {results[0]["iterations"]} iterations of {results[0]["batch_size"]} digit '
+                f'pictures from random weights, at most {longest:.1f} min a run; '
+                + (
+                    f'mean ± standard deviation (runs) over seeds {", ".join(map(str, seeds))}'
+                    if len(seeds) > 1
+                    else 'one seed, so that small differences say nothing'
+                )
+            )
     return notes

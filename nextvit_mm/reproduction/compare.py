@@ -1,14 +1,16 @@
 """When and how a run can be laid beside a published one."""
+
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple, TypeVar, Union
+from typing import Optional, TypeVar
 
 import numpy as np
 
 from ..errors import UserError
-from .published import PublishedEpochs, PublishedRun
+from ..published import PublishedEpochs, PublishedRun
 
 Values = TypeVar('Values', float, np.ndarray)
 RECORD = 'published_run.json'  # in the work dir: what the hook found out about the run
@@ -25,7 +27,7 @@ MIOU_BAND = 2.5  # points, mIoU as MMSegmentation logs it, in %
 # error, by 3.1 % of it in the last hundred epochs, and by 0.9 % at 384×384.
 EPOCH_LOSS_BAND = 0.05
 TOP1_BAND = 0.10  # of the published top-1 error, in % as MMPretrain logs it
-HEADLINES: Dict[str, Callable[[Values], Values]] = {  # how far the band reaches from a published value, or from many
+HEADLINES: dict[str, Callable[[Values], Values]] = {  # how far the band reaches from a published value, or from many
     'coco/bbox_mAP': lambda value: AP_BAND,
     'coco/segm_mAP': lambda value: AP_BAND,
     'mIoU': lambda value: MIOU_BAND,
@@ -45,12 +47,13 @@ class Comparison:
         remarks: What the user should know; where ``scale`` is None, why.
         start_problem: What is not the published one about the weights that the run began with, if anything.
     """
-    run: str
-    scale: Optional[float]
-    remarks: List[str] = field(default_factory=list)
-    start_problem: Optional[str] = None
 
-    def save(self, work_dir: Union[str, Path]) -> None:
+    run: str
+    scale: float | None
+    remarks: list[str] = field(default_factory=list)
+    start_problem: str | None = None
+
+    def save(self, work_dir: str | Path) -> None:
         """Write it into the work dir, whole or not at all."""
         path = Path(work_dir, RECORD)
         part = path.with_suffix('.part')
@@ -58,7 +61,7 @@ class Comparison:
         part.replace(path)
 
     @classmethod
-    def load(cls, work_dir: Union[str, Path]) -> Optional['Comparison']:
+    def load(cls, work_dir: str | Path) -> Optional['Comparison']:
         """Read it from a work dir; None if it is not there.
 
         Raises:
@@ -73,8 +76,13 @@ class Comparison:
             raise UserError(f'{path} cannot be read ({error}): remove it, and name the run with --run') from None
 
 
-def plan_comparison(run: PublishedRun, images_per_iter: int, max_iters: int,
-                    train_images: Optional[int] = None, start_problem: Optional[str] = None) -> Comparison:
+def plan_comparison(
+    run: PublishedRun,
+    images_per_iter: int,
+    max_iters: int,
+    train_images: int | None = None,
+    start_problem: str | None = None,
+) -> Comparison:
     """Decide whether a run can be compared with a published one, and over which axis.
 
     Two runs of the same recipe are at the same point when they have seen the same share of the same number of images.
@@ -96,8 +104,10 @@ def plan_comparison(run: PublishedRun, images_per_iter: int, max_iters: int,
         reasons.append(f'the training set has {train_images:,} images, the published one {run.train_images:,}')
     seen, published = images_per_iter * max_iters, run.batch_size * run.max_iters
     if not _same(seen, published):
-        reasons.append(f'the run sees {max_iters:,} × {images_per_iter} = {seen:,} images, the published one '
-                       f'{run.max_iters:,} × {run.batch_size} = {published:,}')
+        reasons.append(
+            f'the run sees {max_iters:,} × {images_per_iter} = {seen:,} images, the published one '
+            f'{run.max_iters:,} × {run.batch_size} = {published:,}'
+        )
     if start_problem:
         reasons.append(start_problem)
     if reasons:
@@ -105,13 +115,17 @@ def plan_comparison(run: PublishedRun, images_per_iter: int, max_iters: int,
     scale = run.scale_of(images_per_iter, max_iters)
     if scale == 1:
         return Comparison(run.name, 1.0)
-    return Comparison(run.name, scale, [
-        f'{images_per_iter} images an iteration instead of {run.batch_size}, and as many in all: iteration i is laid '
-        f'beside the published i / {scale:g}'
-    ])
+    return Comparison(
+        run.name,
+        scale,
+        [
+            f'{images_per_iter} images an iteration instead of {run.batch_size}, and as many in all: iteration i is '
+            f'compared with the published i / {scale:g}'
+        ],
+    )
 
 
-def mean_curve(run: PublishedRun, key: str) -> Tuple[np.ndarray, np.ndarray]:
+def mean_curve(run: PublishedRun, key: str) -> tuple[np.ndarray, np.ndarray]:
     """A training value of a published run as a curve for ``np.interp``: its means over its windows, at their middles.
 
     Returns:
@@ -138,7 +152,7 @@ def is_printed_rate(run: PublishedRun, rate: float, printed: float) -> bool:
 
 def rate_is_published(rate: float, printed: float) -> bool:
     """Whether a learning rate is the one that a log printed with four significant digits, give or take the last."""
-    return math.isclose(rate, printed, rel_tol=0, abs_tol=1.5 * 10.0**(math.floor(math.log10(printed)) - 3))
+    return math.isclose(rate, printed, rel_tol=0, abs_tol=1.5 * 10.0 ** (math.floor(math.log10(printed)) - 3))
 
 
 def loss_band(run: PublishedRun) -> float:
@@ -151,14 +165,18 @@ def loss_is_outside(loss: float, published: float, band: float = LOSS_BAND) -> b
     return not abs(loss - published) <= band * published
 
 
-def metrics_outside(metrics: Dict[str, float], published: Dict[str, float]) -> List[str]:
+def metrics_outside(metrics: dict[str, float], published: dict[str, float]) -> list[str]:
     """The headline metrics that lie outside the published band, which reaches as far above as below."""
-    return [key for key, band in HEADLINES.items()
-            if key in metrics and published.get(key) is not None
-            and not abs(metrics[key] - published[key]) <= band(published[key])]
+    return [
+        key
+        for key, band in HEADLINES.items()
+        if key in metrics
+        and published.get(key) is not None
+        and not abs(metrics[key] - published[key]) <= band(published[key])
+    ]
 
 
-def published_evaluation(run: PublishedRun, iteration: float) -> Optional[dict]:
+def published_evaluation(run: PublishedRun, iteration: float) -> dict | None:
     """The published evaluation after that many published iterations, give or take 1 % of the way from one to the next.
 
     An epoch need not have exactly as many iterations as the published one.

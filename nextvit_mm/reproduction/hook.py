@@ -1,5 +1,6 @@
 """While a run trains: how far it is from the published one."""
-from typing import Dict, List, Optional, Sequence, Union
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,12 +10,21 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..published import PublishedEpochs, PublishedRun, load_run
 from ..weights.zoo import ZOO
-from .compare import (Comparison, is_printed_rate, loss_band, loss_is_outside, mean_curve, metrics_outside,
-                      plan_comparison, published_evaluation, same_schedule_iteration)
-from .published import PublishedEpochs, PublishedRun, load_run
+from .compare import (
+    Comparison,
+    is_printed_rate,
+    loss_band,
+    loss_is_outside,
+    mean_curve,
+    metrics_outside,
+    plan_comparison,
+    published_evaluation,
+    same_schedule_iteration,
+)
 
-DataBatch = Optional[Union[dict, tuple, list]]
+DataBatch = dict | tuple | list | None
 
 
 @HOOKS.register_module()
@@ -43,10 +53,10 @@ class PublishedRunHook(Hook):
 
     priority = 'NORMAL'  # after the losses have been recorded, before the logger writes them
 
-    def __init__(self, run: str, note: Optional[str] = None) -> None:
+    def __init__(self, run: str, note: str | None = None) -> None:
         self.run = load_run(run)
         self.note = note
-        self.comparison: Optional[Comparison] = None
+        self.comparison: Comparison | None = None
         self._outside = 0  # windows in a row
 
     def before_train(self, runner: Runner) -> None:
@@ -56,22 +66,29 @@ class PublishedRunHook(Hook):
             images_per_iter=loader.batch_sampler.batch_size * get_world_size(),
             max_iters=runner.max_iters,
             train_images=len(loader.dataset),
-            start_problem=_start_problem(runner, self.run))
+            start_problem=_start_problem(runner, self.run),
+        )
         off = self.comparison.scale is None
-        lines = [f'not compared with the published run {self.run.name}:' if off else
-                 f'compared with the published run {self.run.name}; band: docs/reproduction.md']
+        lines = [
+            f'not compared with the published run {self.run.name}:'
+            if off
+            else f'compared with the published run {self.run.name}; band: docs/reproduction.md'
+        ]
         lines += [f'  {remark}' for remark in self.comparison.remarks + ([self.note] if self.note else [])]
         (runner.logger.warning if off else runner.logger.info)('\n'.join(lines))
         if not off:
             scale = self.comparison.scale
             self._loss = mean_curve(self.run, 'loss')
             self._windows = {round(record['iter'] * scale): record for record in self.run.train}
-            self._rates = {same_schedule_iteration(self.run.rate_iteration(record), scale): record['lr']
-                           for record in self.run.train}
+            self._rates = {
+                same_schedule_iteration(self.run.rate_iteration(record), scale): record['lr']
+                for record in self.run.train
+            }
         self._save(runner)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: DataBatch = None, outputs: dict | None = None
+    ) -> None:
         if self.comparison.scale is None:
             return
         iteration = runner.iter + 1
@@ -84,7 +101,7 @@ class PublishedRunHook(Hook):
         if iteration in self._windows:
             self._compare_window(runner, iteration, self._windows[iteration])
 
-    def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if self.comparison is None or self.comparison.scale is None or not metrics:  # evaluation without training
             return
         published = published_evaluation(self.run, runner.iter / self.comparison.scale)
@@ -95,24 +112,34 @@ class PublishedRunHook(Hook):
             return
         self._report(runner, runner.iter, 'evaluation', {name: metrics[name] for name in names}, published)
         for name in metrics_outside(metrics, published):
-            self._warn_once(runner, 'metric', f'{name} is {metrics[name]:.4g} after {runner.iter:,} iterations, '
-                            f'{published[name]:.4g} in the published run')
+            self._warn_once(
+                runner,
+                'metric',
+                f'{name} is {metrics[name]:.4g} after {runner.iter:,} iterations, '
+                f'{published[name]:.4g} in the published run',
+            )
 
     def _compare_rate(self, runner: Runner, iteration: int, published: float) -> None:
         rate = runner.message_hub.get_scalar('train/lr').current()
         if not is_printed_rate(self.run, rate, published):
-            self._warn_once(runner, 'lr', f'the learning rate is {rate:.3e} in iteration {iteration:,}, '
-                            f'{published:.3e} in the published run')
+            self._warn_once(
+                runner,
+                'lr',
+                f'the learning rate is {rate:.3e} in iteration {iteration:,}, {published:.3e} in the published run',
+            )
 
     def _compare_window(self, runner: Runner, iteration: int, published: dict) -> None:
         """Compare the means over the iterations of one published mean."""
         hub = runner.message_hub
         window = round(self.run.WINDOW * self.comparison.scale)
         names = [name for name in published if f'train/{name}' in hub.log_scalars and ('loss' in name or 'acc' in name)]
-        buffers: Dict[str, HistoryBuffer] = {name: hub.get_scalar(f'train/{name}') for name in names}
+        buffers: dict[str, HistoryBuffer] = {name: hub.get_scalar(f'train/{name}') for name in names}
         # A run that was resumed from a file without its history has too few values for its first mean.
-        means = {name: buffer.mean(window) for name, buffer in buffers.items()
-                 if len(buffer.data[0]) >= window and published[name] is not None}
+        means = {
+            name: buffer.mean(window)
+            for name, buffer in buffers.items()
+            if len(buffer.data[0]) >= window and published[name] is not None
+        }
         if 'loss' not in means:
             return
         reduced = torch.tensor(list(means.values()), dtype=torch.float32)
@@ -122,16 +149,24 @@ class PublishedRunHook(Hook):
         outside = loss_is_outside(means['loss'], published['loss'], loss_band(self.run))
         self._outside = self._outside + 1 if outside else 0
         if self._outside == 2:
-            self._warn_once(runner, 'loss', f'the loss is {means["loss"]:.4f} on average over the last {window} '
-                            f'iterations, {published["loss"]:.4f} in the published run')
+            self._warn_once(
+                runner,
+                'loss',
+                f'the loss is {means["loss"]:.4f} on average over the last {window} '
+                f'iterations, {published["loss"]:.4f} in the published run',
+            )
 
     @master_only
-    def _report(self, runner: Runner, iteration: int, what: str, own: Dict[str, float], published: dict) -> None:
+    def _report(self, runner: Runner, iteration: int, what: str, own: dict[str, float], published: dict) -> None:
         """Log values beside the published ones, and hand both to the visualization backends."""
         columns = ((name, value, published[name]) for name, value in own.items())
-        runner.logger.info(f'iteration {iteration:,}, {what}, this run | published | difference\n' + '\n'.join(
-            f'  {name:<16} {value:>10.4g} | {theirs:>10.4g} | {value - theirs:>+10.2g}'
-            for name, value, theirs in columns))
+        runner.logger.info(
+            f'iteration {iteration:,}, {what}, this run | published | difference\n'
+            + '\n'.join(
+                f'  {name:<16} {value:>10.4g} | {theirs:>10.4g} | {value - theirs:>+10.2g}'
+                for name, value, theirs in columns
+            )
+        )
         scalars = {f'published/{what.split()[0]}/{name}': published[name] for name in own}
         scalars.update({f'{key}_difference': own[key.split('/', 2)[2]] - value for key, value in scalars.items()})
         runner.visualizer.add_scalars(scalars, step=iteration)
@@ -149,7 +184,7 @@ class PublishedRunHook(Hook):
         self.comparison.save(runner.work_dir)
 
 
-def _start_problem(runner: Runner, run: PublishedRun) -> Optional[str]:
+def _start_problem(runner: Runner, run: PublishedRun) -> str | None:
     """What is not as published about the weights that a run began with; None if nothing is known to be."""
     if runner.iter > 0:  # resumed; how it began was written down then
         begun = Comparison.load(runner.work_dir)
@@ -168,7 +203,7 @@ def _start_problem(runner: Runner, run: PublishedRun) -> Optional[str]:
     return None
 
 
-def _classifiers_start_problem(run: str, names: Sequence[str]) -> Optional[str]:
+def _classifiers_start_problem(run: str, names: Sequence[str]) -> str | None:
     """A classifier was trained from random weights at 224×224, and from the best of these at 384×384."""
     size, side = run.split('_')[1], int(run.split('_')[-1])
     if side == 224:
@@ -180,7 +215,7 @@ def _classifiers_start_problem(run: str, names: Sequence[str]) -> Optional[str]:
     return f'it starts from {other[0]}, the published one from {weights}' if other else None
 
 
-def _weights_at_the_start(runner: Runner) -> List[str]:
+def _weights_at_the_start(runner: Runner) -> list[str]:
     """Names or files of the weights that a run, which does not go on from a checkpoint, begins with."""
     if runner.cfg.get('load_from'):
         return [runner.cfg.load_from]

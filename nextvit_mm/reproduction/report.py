@@ -1,15 +1,15 @@
 """After, or during, training: a run beside the published one, as a table and a picture."""
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
-from ..analysis.drawing import pyplot, save_figure
-from ..analysis.logs import read_lines, read_scalars
 from ..errors import UserError
+from ..published import PublishedRun, load_run
+from ..utils.figures import pyplot, save_figure
+from ..utils.logs import read_lines, read_scalars
 from .compare import HEADLINES, Comparison, loss_band, published_evaluation
-from .published import PublishedRun, load_run
 
 OURS, THEIRS = '#d62728', '#1f77b4'
 LOSS_ROWS = 10  # of the printed table
@@ -25,6 +25,7 @@ class Point:
         own, published: The values.
         band: How far from the published value the published band reaches.
     """
+
     iteration: int
     name: str
     own: float
@@ -54,28 +55,32 @@ class RunReport:
         UserError: There is no log, no published run is known for it, or they cannot be compared.
     """
 
-    def __init__(self, work_dir: Union[str, Path], run: Optional[str] = None, scale: Optional[float] = None) -> None:
+    def __init__(self, work_dir: str | Path, run: str | None = None, scale: float | None = None) -> None:
         self.work_dir = Path(work_dir)
         self.train, val = read_scalars(work_dir)
         found = Comparison.load(work_dir)
         if scale is not None and not scale > 0:
             raise UserError(f'--scale {scale:g} must be more than 0: iterations of the run for each published one')
         if run is None and found is None:
-            raise UserError(f'{work_dir} does not say which published run it reproduces (PublishedRunHook would have '
-                            'written it down): name one with --run')
+            raise UserError(
+                f'{work_dir} does not say which published run it reproduces (PublishedRunHook would have '
+                'written it down): name one with --run'
+            )
         if run is None and found.scale is None and scale is None:
-            raise UserError('\n  '.join([f'{work_dir} cannot be compared with {found.run}:', *found.remarks])
-                            + '\nTo lay them side by side all the same, give --scale')
+            raise UserError(
+                '\n  '.join([f'{work_dir} cannot be compared with {found.run}:', *found.remarks])
+                + '\nTo lay them side by side all the same, give --scale'
+            )
         self.published: PublishedRun = load_run(run or found.run)
         same = found is not None and found.run == self.published.name
         self.scale: float = scale or (found.scale if same and found.scale else 1.0)
-        self.remarks: List[str] = found.remarks if same and scale is None else []
+        self.remarks: list[str] = found.remarks if same and scale is None else []
         self._hooks_means = _hooks_means(self.work_dir)
         # MMEngine counts the evaluations of a run by epochs in epochs.
         step = self.published.epoch_length * self.scale if self.published.unit == 'epochs' else 1
         self.val = [dict(record, iter=round(record['step'] * step)) for record in val]
 
-    def window_means(self, name: str) -> Tuple[List[int], List[float], List[float]]:
+    def window_means(self, name: str) -> tuple[list[int], list[float], list[float]]:
         """Means over the iterations of each published mean that the run has reached, and the published means.
 
         The run's own are those that the hook took, over every iteration and process; where it did not, means of what
@@ -99,7 +104,7 @@ class RunReport:
             theirs.append(record[name])
         return ends, own, theirs
 
-    def points(self) -> List[Point]:
+    def points(self) -> list[Point]:
         """The loss at up to ten windows from first to last, and every headline metric of every evaluation."""
         ends, own, theirs = self.window_means('loss')
         chosen = sorted({round(i) for i in np.linspace(0, len(ends) - 1, LOSS_ROWS)}) if ends else []
@@ -107,11 +112,14 @@ class RunReport:
         points = [Point(ends[i], 'loss', own[i], theirs[i], band * theirs[i]) for i in chosen]
         for record in self.val:
             published = self._evaluation(record['iter'])
-            points += [Point(record['iter'], name, record[name], published[name], HEADLINES[name](published[name]))
-                       for name in HEADLINES if name in record and published.get(name) is not None]
+            points += [
+                Point(record['iter'], name, record[name], published[name], HEADLINES[name](published[name]))
+                for name in HEADLINES
+                if name in record and published.get(name) is not None
+            ]
         return points
 
-    def draw(self, out_file: Union[str, Path]) -> None:
+    def draw(self, out_file: str | Path) -> None:
         """Draw losses, learning rate and metrics, published and own, as PNG."""
         losses = [name for name in self.published.train[0] if 'loss' in name and name != 'val_loss']
         losses.sort(key=lambda name: name != 'loss')
@@ -121,10 +129,11 @@ class RunReport:
         names = [*losses, 'lr', *metrics]
         plt = pyplot()
         from matplotlib.ticker import EngFormatter
+
         columns = min(3, len(names))
         rows = -(-len(names) // columns)
         figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.3 * rows), squeeze=False)
-        for axis in axes.flat[len(names):]:
+        for axis in axes.flat[len(names) :]:
             axis.axis('off')
         end = self.published.max_iters * self.scale
         for axis, name in zip(axes.flat, names):
@@ -133,12 +142,14 @@ class RunReport:
             axis.xaxis.set_major_formatter(EngFormatter(sep=''))
             axis.grid(alpha=0.3)
         last = self.train[-1]['iter'] if self.train else 0
-        figure.suptitle(f'{self.work_dir.name} beside {self.published.name}, after {last:,} of '
-                        f'{round(self.published.max_iters * self.scale):,} iterations')
+        figure.suptitle(
+            f'{self.work_dir.name} beside {self.published.name}, after {last:,} of '
+            f'{round(self.published.max_iters * self.scale):,} iterations'
+        )
         figure.legend(*axes.flat[0].get_legend_handles_labels(), loc='lower center', ncols=4, frameon=False)
         save_figure(figure, out_file, bottom=0.4 / (3.3 * rows))
 
-    def _evaluation(self, iteration: int) -> Dict[str, float]:
+    def _evaluation(self, iteration: int) -> dict[str, float]:
         return published_evaluation(self.published, iteration / self.scale) or {}
 
     def _draw_training(self, axis, name: str) -> None:
@@ -149,14 +160,20 @@ class RunReport:
         if name == 'loss':
             band = loss_band(self.published)
             axis.fill_between(x, (1 - band) * y, (1 + band) * y, color=THEIRS, alpha=0.15, label='published band')
-        axis.plot([record['iter'] for record in self.train], [record.get(name, np.nan) for record in self.train],
-                  color=OURS, alpha=0.3 if name != 'lr' else 1, linewidth=0.8 if name != 'lr' else 2,
-                  linestyle='-' if name != 'lr' else '--', label='this run, as logged')
+        axis.plot(
+            [record['iter'] for record in self.train],
+            [record.get(name, np.nan) for record in self.train],
+            color=OURS,
+            alpha=0.3 if name != 'lr' else 1,
+            linewidth=0.8 if name != 'lr' else 2,
+            linestyle='-' if name != 'lr' else '--',
+            label='this run, as logged',
+        )
         if name != 'lr':
             ends, own, _ = self.window_means(name)
             axis.plot(ends, own, color=OURS, linewidth=2, label='this run, same means')
-            finite = [value for value in own[len(own) // 4:] if np.isfinite(value)]
-            axis.set_ylim(0, 1.3 * max(y[len(y) // 50:].max(), *finite, 0))
+            finite = [value for value in own[len(own) // 4 :] if np.isfinite(value)]
+            axis.set_ylim(0, 1.3 * max(y[len(y) // 50 :].max(), *finite, 0))
 
     def _draw_metric(self, axis, name: str) -> None:
         x = np.array([record['iter'] * self.scale for record in self.published.val])
@@ -165,16 +182,21 @@ class RunReport:
         band = HEADLINES[name](y)
         axis.fill_between(x, y - band, y + band, color=THEIRS, alpha=0.15)
         own = [record for record in self.val if name in record]
-        axis.plot([record['iter'] for record in own], [record[name] for record in own], color=OURS, marker='.',
-                  linewidth=2)
+        axis.plot(
+            [record['iter'] for record in own], [record[name] for record in own], color=OURS, marker='.', linewidth=2
+        )
 
 
-def _hooks_means(work_dir: Path) -> Dict[Tuple[int, str], float]:
+def _hooks_means(work_dir: Path) -> dict[tuple[int, str], float]:
     """The run's means over published windows as the hook took them, by iteration and name."""
     prefix, suffix = 'published/mean/', '_difference'
-    return {(record['step'], key[len(prefix):-len(suffix)]): record[key[:-len(suffix)]] + record[key]
-            for file in sorted(work_dir.glob('*/vis_data/scalars.json')) for record in read_lines(file)
-            for key in record if key.startswith(prefix) and key.endswith(suffix)}
+    return {
+        (record['step'], key[len(prefix) : -len(suffix)]): record[key[: -len(suffix)]] + record[key]
+        for file in sorted(work_dir.glob('*/vis_data/scalars.json'))
+        for record in read_lines(file)
+        for key in record
+        if key.startswith(prefix) and key.endswith(suffix)
+    }
 
 
 def _difference(point: Point) -> float:
@@ -182,8 +204,7 @@ def _difference(point: Point) -> float:
     return round(point.own - point.published, 9)
 
 
-def compare_run(work_dir: str, run: Optional[str] = None, scale: Optional[float] = None,
-                out: Optional[str] = None) -> RunReport:
+def compare_run(work_dir: str, run: str | None = None, scale: float | None = None, out: str | None = None) -> RunReport:
     """Print a run beside the published one, and draw both; the arguments are the flags of ``tools/compare_run.py``.
 
     Args:
@@ -195,17 +216,31 @@ def compare_run(work_dir: str, run: Optional[str] = None, scale: Optional[float]
     """
     from rich.console import Console
     from rich.table import Table
+
     report = RunReport(work_dir, run, scale)
     out = out or str(Path(work_dir, 'published_run.png'))
-    table = Table('iteration', 'value', 'this run', 'published', 'difference', 'published band',
-                  title=f'{work_dir} beside {report.published.name}')
+    table = Table(
+        'iteration',
+        'value',
+        'this run',
+        'published',
+        'difference',
+        'published band',
+        title=f'{work_dir} beside {report.published.name}',
+    )
     points = report.points()
     for column in table.columns[2:5]:
         column.justify = 'right'
     table.columns[0].justify = 'right'
     for point in points:
-        table.add_row(f'{point.iteration:,}', point.name, f'{point.own:.4g}', f'{point.published:.4g}',
-                      f'{_difference(point):+.2g}', 'inside' if point.inside else 'OUTSIDE')
+        table.add_row(
+            f'{point.iteration:,}',
+            point.name,
+            f'{point.own:.4g}',
+            f'{point.published:.4g}',
+            f'{_difference(point):+.2g}',
+            'inside' if point.inside else 'OUTSIDE',
+        )
     console = Console()
     if points:
         console.print(table)
@@ -215,8 +250,9 @@ def compare_run(work_dir: str, run: Optional[str] = None, scale: Optional[float]
     for remark in report.remarks:
         console.print(remark, markup=False, highlight=False)
     if not points:
-        console.print(f'Nothing to compare yet: the first mean takes '
-                      f'{round(report.published.WINDOW * report.scale)} iterations.')
+        console.print(
+            f'Nothing to compare yet: the first mean takes {round(report.published.WINDOW * report.scale)} iterations.'
+        )
     report.draw(out)
     print(f'picture: {out}')
     return report

@@ -1,25 +1,27 @@
 """The paper's result tables with this project's columns beside the published ones."""
+
 import csv
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, TextIO, Tuple
+from typing import TextIO
 
 from mmengine.config import Config
 
-from ..analysis.complexity import Complexity, count_complexity
-from ..analysis.drawing import pyplot, save_figure
-from ..analysis.logs import read_scalars
-from ..engine.config import config_file, load_config
+from ..benchmark.complexity import Complexity, count_complexity
 from ..errors import UserError
+from ..published import PublishedEpochs, load_errata, load_release, load_run, load_table
+from ..training.config import config_file, load_config
+from ..utils.figures import pyplot, save_figure
+from ..utils.logs import read_scalars
 from ..weights.zoo import ZOO
 from .compare import Comparison
-from .published import PublishedEpochs, load_errata, load_release, load_run, load_table
 
 SIZES = {'Next-ViT-S': 'small', 'Next-ViT-B': 'base', 'Next-ViT-L': 'large'}
 # Method of a row: published run and config of a size, and of 6M weights. {0} is small, {1} is s.
-METHODS: Dict[str, Tuple[str, str]] = {
+METHODS: dict[str, tuple[str, str]] = {
     'Semantic FPN 80k': ('fpn_80k_nextvit_{0}', 'segmentation/semantic_fpn_nextvit_{1}_80k'),
     'UperNet 160k': ('upernet_160k_nextvit_{0}', 'segmentation/upernet_nextvit_{1}_160k'),
     'Mask R-CNN 1x': ('mask_rcnn_1x_nextvit_{0}', 'detection/mask_rcnn_nextvit_{1}_1x'),
@@ -30,8 +32,13 @@ METHODS: Dict[str, Tuple[str, str]] = {
 METRICS = {4: ['top1'], 5: ['miou', 'miou_ms'], 6: ['box_ap', 'mask_ap']}
 TITLES = dict(top1='top-1', miou='mIoU', miou_ms='mIoU MS', box_ap='box AP', mask_ap='mask AP')
 CAPTIONS = {4: 'Table 4: ImageNet-1K', 5: 'Table 5: ADE20K', 6: 'Table 6: COCO'}
-LOGGED = {'accuracy/top1': ('top1', 1.0), 'mIoU': ('miou', 1.0), 'ms/mIoU': ('miou_ms', 1.0),
-          'coco/bbox_mAP': ('box_ap', 100.0), 'coco/segm_mAP': ('mask_ap', 100.0)}
+LOGGED = {
+    'accuracy/top1': ('top1', 1.0),
+    'mIoU': ('miou', 1.0),
+    'ms/mIoU': ('miou_ms', 1.0),
+    'coco/bbox_mAP': ('box_ap', 100.0),
+    'coco/segm_mAP': ('mask_ap', 100.0),
+}
 NOT_RUN = 'not run'
 
 
@@ -48,36 +55,38 @@ class RunResult:
         tested: Metrics that are of ``tools/test.py``, on a checkpoint that need not be the run's own.
         notes: What was found that is no metric of the table.
     """
+
     run: str
     work_dir: Path
-    metrics: Dict[str, float]
+    metrics: dict[str, float]
     progress: float = 1.0
     remark: str = ''
-    tested: Tuple[str, ...] = ()
-    notes: Tuple[str, ...] = ()
+    tested: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
 class Row:
     """A row of a table: what is printed in the paper and in the authors' README, and what this project has."""
+
     method: str
     backbone: str
     weights: str
-    paper: Dict[str, str] = field(default_factory=dict)
-    release: Dict[str, str] = field(default_factory=dict)
-    complexity: Optional[Complexity] = None
-    results: List[RunResult] = field(default_factory=list)  # the best first
-    misprints: Dict[str, dict] = field(default_factory=dict)  # by source and column
+    paper: dict[str, str] = field(default_factory=dict)
+    release: dict[str, str] = field(default_factory=dict)
+    complexity: Complexity | None = None
+    results: list[RunResult] = field(default_factory=list)  # the best first
+    misprints: dict[str, dict] = field(default_factory=dict)  # by source and column
 
     @property
     def ours(self) -> bool:
         return self.backbone in SIZES
 
     @property
-    def result(self) -> Optional[RunResult]:
+    def result(self) -> RunResult | None:
         return self.results[0] if self.results else None
 
-    def reference(self, column: str) -> Optional[float]:
+    def reference(self, column: str) -> float | None:
         """The published value to measure up to: the release's, else the paper's, a misprint put right."""
         for source, values in (('release', self.release), ('paper', self.paper)):
             if values.get(column):
@@ -89,9 +98,10 @@ class Row:
 @dataclass(frozen=True)
 class Table:
     """A table: its number in the paper, its rows, and what of the runs could not be read."""
+
     number: int
-    rows: List[Row]
-    problems: List[str]
+    rows: list[Row]
+    problems: list[str]
 
 
 def make_table(number: int, run_dirs: Sequence[str] = (), baselines: bool = True) -> Table:
@@ -109,15 +119,18 @@ def make_table(number: int, run_dirs: Sequence[str] = (), baselines: bool = True
         UserError: There is no such table, or a folder of runs does not exist.
     """
     published = load_table(number)
-    results: Dict[str, List[RunResult]] = {}
-    problems: List[str] = []
+    results: dict[str, list[RunResult]] = {}
+    problems: list[str] = []
     for folder in run_dirs:
         found, unreadable = find_runs(folder)
         problems += unreadable
         for result in found:
             results.setdefault(result.run, []).append(result)
-    rows = [Row(r['method'], r['backbone'], 'ImageNet-1K', paper=r) for r in published
-            if baselines or r['backbone'] in SIZES]
+    rows = [
+        Row(r['method'], r['backbone'], 'ImageNet-1K', paper=r)
+        for r in published
+        if baselines or r['backbone'] in SIZES
+    ]
     by_key = {(row.method, row.backbone, row.weights): row for row in rows}
     methods = {row.method for row in rows}
     for r in load_release():
@@ -134,7 +147,7 @@ def make_table(number: int, run_dirs: Sequence[str] = (), baselines: bool = True
                 source = sources[erratum['source']]
                 if getattr(row, source).get(erratum['column']) == erratum['printed']:
                     row.misprints[source, erratum['column']] = erratum
-    counted: Dict[tuple, Complexity] = {}
+    counted: dict[tuple, Complexity] = {}
     for row in rows:
         if row.ours:
             same = (row.method.replace('3x', '1x'), row.backbone)  # of another schedule: the same model
@@ -154,7 +167,7 @@ def run_name(row: Row) -> str:
     return name + ('_1n1k6m_pretrained' if row.weights.endswith('6M') else '')
 
 
-def find_runs(folder: str) -> Tuple[List[RunResult], List[str]]:
+def find_runs(folder: str) -> tuple[list[RunResult], list[str]]:
     """The runs below a folder whose config has a :class:`PublishedRunHook`, trained or only tested, or ``weights``.
 
     Returns:
@@ -176,10 +189,12 @@ def find_runs(folder: str) -> Tuple[List[RunResult], List[str]]:
     return results, problems
 
 
-def _read_run(work_dir: Path) -> Optional[RunResult]:
+def _read_run(work_dir: Path) -> RunResult | None:
     cfg = load_config(str(max(work_dir.glob('*/vis_data/config.py'))))
-    name = next((hook.get('run') for hook in cfg.get('custom_hooks') or []
-                 if hook.get('type') == 'PublishedRunHook'), cfg.get('weights'))
+    name = next(
+        (hook.get('run') for hook in cfg.get('custom_hooks') or [] if hook.get('type') == 'PublishedRunHook'),
+        cfg.get('weights'),
+    )
     if name is None:
         return None
     if name not in ZOO:
@@ -189,14 +204,17 @@ def _read_run(work_dir: Path) -> Optional[RunResult]:
     if logs and name not in ZOO:
         trained = max(logs).parents[1].name  # its time stamp
         metrics, progress, remark = _trained(work_dir, name)
-    tested: Dict[str, float] = {}
-    notes: List[str] = []
+    tested: dict[str, float] = {}
+    notes: list[str] = []
     for file in sorted(work_dir.glob('*/*.json')):
         if file.parent.name > trained:
             found, pipeline = _percent(json.loads(file.read_text())), _pipeline_of(file)
             if pipeline:
-                notes += [f'{TITLES[key]} {value:.1f} with --pipeline {pipeline}' for key, value in found.items()
-                          if key in TITLES]
+                notes += [
+                    f'{TITLES[key]} {value:.1f} with --pipeline {pipeline}'
+                    for key, value in found.items()
+                    if key in TITLES
+                ]
             else:
                 tested.update(found)
     metrics = {**metrics, **tested}
@@ -209,7 +227,7 @@ def _pipeline_of(file: Path) -> str:
     return load_config(str(config)).get('tested_pipeline', '') if config.is_file() else ''
 
 
-def _trained(work_dir: Path, name: str) -> Tuple[Dict[str, float], float, str]:
+def _trained(work_dir: Path, name: str) -> tuple[dict[str, float], float, str]:
     """Metrics of the last evaluation of a training run, the share of it that was done, and a remark if need be."""
     run, comparison = load_run(name), Comparison.load(work_dir)
     _, val = read_scalars(work_dir)
@@ -226,11 +244,11 @@ def _trained(work_dir: Path, name: str) -> Tuple[Dict[str, float], float, str]:
     return _percent(val[-1]), step / length, '' if step >= length else f'at {run.unit[:-1]} {step:,} of {length:,}'
 
 
-def _percent(record: Dict[str, float]) -> Dict[str, float]:
+def _percent(record: dict[str, float]) -> dict[str, float]:
     return {LOGGED[key][0]: record[key] * LOGGED[key][1] for key in LOGGED if key in record}
 
 
-def _model_of(row: Row) -> Tuple[Config, Optional[Tuple[int, int]]]:
+def _model_of(row: Row) -> tuple[Config, tuple[int, int] | None]:
     """The config that a row's model is in, and the size at which the paper counted it if not the usual one."""
     cfg = Config.fromfile(config_file(METHODS[row.method][1].format(None, SIZES[row.backbone][0])))
     side = int(row.method.split()[-1]) if row.method.startswith('ImageNet') else None
@@ -239,7 +257,8 @@ def _model_of(row: Row) -> Tuple[Config, Optional[Tuple[int, int]]]:
 
 # --- printing -------------------------------------------------------------------------------------------------------
 
-def table_cells(table: Table, every_column: bool = False) -> Tuple[List[str], List[List[str]]]:
+
+def table_cells(table: Table, every_column: bool = False) -> tuple[list[str], list[list[str]]]:
     """Header and cells of a table, as text; a misprint is marked with †."""
     metrics, rows = METRICS[table.number], table.rows
     extra = [c for c in rows[0].paper if c in ('tensorrt_ms', 'coreml_ms') or c.endswith(('50', '75'))]
@@ -250,15 +269,18 @@ def table_cells(table: Table, every_column: bool = False) -> Tuple[List[str], Li
         header += [f'{TITLES[metric]}: paper', 'release', 'ours', 'Δ']
     if every_column:
         header += [f'paper: {name}' for name in extra]
-    return header, [_cells(row, metrics) + ([row.paper.get(c, '') for c in extra] if every_column else [])
-                    for row in rows]
+    return header, [
+        _cells(row, metrics) + ([row.paper.get(c, '') for c in extra] if every_column else []) for row in rows
+    ]
 
 
-def _cells(row: Row, metrics: Sequence[str]) -> List[str]:
+def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
     cells = [row.method, row.backbone + (', 6M' if row.weights.endswith('6M') else '')]
     c = row.complexity
-    for column, counted, actual, unit in (('params', c and c.published_params, c and c.params, 1e6),
-                                          ('flops', c and c.published_flops, c and c.flops, 1e9)):
+    for column, counted, actual, unit in (
+        ('params', c and c.published_params, c and c.params, 1e6),
+        ('flops', c and c.published_flops, c and c.flops, 1e9),
+    ):
         digits = 0 if column == 'flops' and row.method.split()[0] != 'ImageNet-1K' else 1
         cells += [_printed(row, 'paper', column)]
         cells += [f'{value / unit:.{digits}f}' for value in (counted, actual)] if c else ['', '']
@@ -272,8 +294,7 @@ def _cells(row: Row, metrics: Sequence[str]) -> List[str]:
             cells += [NOT_RUN, '']
         else:
             mark = '*' if row.result.remark else '‡' if metric in row.result.tested else ''
-            cells += [f'{value:.1f}{mark}',
-                      '' if reference is None else f'{value - reference:+.1f}']
+            cells += [f'{value:.1f}{mark}', '' if reference is None else f'{value - reference:+.1f}']
     return cells
 
 
@@ -283,30 +304,39 @@ def _printed(row: Row, source: str, column: str) -> str:
 
 COUNTED = {  # what the paper's count is, and what Params and FLOPs "actual" are not
     4: 'counted so: all parameters (the paper cuts off their last digit); multiply-adds and the elements of norms '
-       'twice; actual: multiply-adds alone',
+    'twice; actual: multiply-adds alone',
     5: "counted so: trainable parameters, with an unused classifier; multiply-adds without attention's products, and "
-       'the elements of norms, activations and poolings; actual: all parameters and all multiply-adds',
+    'the elements of norms, activations and poolings; actual: all parameters and all multiply-adds',
 }
 COUNTED[6] = COUNTED[5]
 
 
-def footnotes(table: Table) -> List[str]:
+def footnotes(table: Table) -> list[str]:
     """What the marks mean, and where the runs lie."""
-    notes = [f'† {row.method}, {row.backbone}, {column}: the {source} prints {e["printed"]} for {e["correct"]} '
-             f'({e["why"]})' for row in table.rows for (source, column), e in row.misprints.items()
-             if source == 'paper' or column in TITLES]
+    notes = [
+        f'† {row.method}, {row.backbone}, {column}: the {source} prints {e["printed"]} for {e["correct"]} ({e["why"]})'
+        for row in table.rows
+        for (source, column), e in row.misprints.items()
+        if source == 'paper' or column in TITLES
+    ]
     for row in table.rows:
         for i, result in enumerate(row.results):
             mark = '* ' if result.remark else '‡ ' if result.tested else ''
             what = [result.remark] if result.remark else []
             what += [f'{", ".join(TITLES[m] for m in result.tested)} by tools/test.py'] if result.tested else []
             what += [*result.notes, *(['not shown: there is another'] if i else [])]
-            notes.append(f'{mark if not i else ""}{row.method}, {row.backbone}: {result.work_dir}'
-                         + (f' ({"; ".join(what)})' if what else ''))
-    return notes + table.problems + [
-        COUNTED[table.number] + '; ours: runs of this project; Δ: ours less the release, or the paper where the '
-        'release has none; 6M: from ImageNet-1K-6M weights.'
-    ]
+            notes.append(
+                f'{mark if not i else ""}{row.method}, {row.backbone}: {result.work_dir}'
+                + (f' ({"; ".join(what)})' if what else '')
+            )
+    return (
+        notes
+        + table.problems
+        + [
+            COUNTED[table.number] + '; ours: runs of this project; Δ: ours less the release, or the paper where the '
+            'release has none; 6M: from ImageNet-1K-6M weights.'
+        ]
+    )
 
 
 def print_table(table: Table, style: str, file: TextIO) -> None:
@@ -315,8 +345,15 @@ def print_table(table: Table, style: str, file: TextIO) -> None:
     print_grid(header, cells, style, file, CAPTIONS[table.number], footnotes(table), text_columns=2)
 
 
-def print_grid(header: Sequence[str], cells: Sequence[Sequence[str]], style: str, file: TextIO, caption: str,
-               notes: Sequence[str], text_columns: int) -> None:
+def print_grid(
+    header: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    style: str,
+    file: TextIO,
+    caption: str,
+    notes: Sequence[str],
+    text_columns: int,
+) -> None:
     """Write a table as ``'text'``, ``'markdown'`` or ``'csv'`` (without caption and notes).
 
     Headings such as ``'AP: paper', 'ours'`` are a group, named by its first.
@@ -333,8 +370,12 @@ def print_grid(header: Sequence[str], cells: Sequence[Sequence[str]], style: str
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
-    grid = RichTable(title=caption if style == 'text' else None,
-                     box=box.MARKDOWN if style == 'markdown' else box.SIMPLE_HEAD, padding=(0, 1))
+
+    grid = RichTable(
+        title=caption if style == 'text' else None,
+        box=box.MARKDOWN if style == 'markdown' else box.SIMPLE_HEAD,
+        padding=(0, 1),
+    )
     for i, name in enumerate(header):
         name = name.replace(': ', ':\n') if style == 'text' else name
         grid.add_column(name, justify='left' if i < text_columns else 'right', no_wrap=True)
@@ -349,6 +390,7 @@ def print_grid(header: Sequence[str], cells: Sequence[Sequence[str]], style: str
 
 
 # --- drawing --------------------------------------------------------------------------------------------------------
+
 
 def draw_table(table: Table, out_file: str) -> None:
     """Draw accuracy against the paper's latencies, as its Figure 1 does, as PNG.
@@ -369,8 +411,11 @@ def draw_table(table: Table, out_file: str) -> None:
         for axis, latency, name in zip(panels, ('tensorrt_ms', 'coreml_ms'), ('TensorRT, T4', 'Core ML, iPhone 12')):
             axis.set_xscale('log')
             _draw_panel(axis, chosen, families, latency, metric)
-            axis.set(xlabel=f'latency of the backbone in the paper, {name} (ms)',
-                     ylabel=f'{TITLES[metric]} (%)', title=method or 'ImageNet-1K')
+            axis.set(
+                xlabel=f'latency of the backbone in the paper, {name} (ms)',
+                ylabel=f'{TITLES[metric]} (%)',
+                title=method or 'ImageNet-1K',
+            )
             axis.grid(alpha=0.3, which='both')
     figure.suptitle(CAPTIONS[number] + ': accuracy against latency')
     save_figure(figure, out_file)
@@ -378,36 +423,68 @@ def draw_table(table: Table, out_file: str) -> None:
 
 def _draw_panel(axis, rows: Sequence[Row], families: Sequence[str], latency: str, metric: str) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     colours = [c for i, c in enumerate(pyplot().get_cmap('tab20').colors) if i != 6]  # that red is Next-ViT's
     for i, family in enumerate(families):  # in one colour in every panel
-        points = sorted((float(row.paper[latency]), float(row.paper[metric]), row.backbone) for row in rows
-                        if row.paper.get(latency) and row.paper.get(metric) and _family(row.backbone) == family)
+        points = sorted(
+            (float(row.paper[latency]), float(row.paper[metric]), row.backbone)
+            for row in rows
+            if row.paper.get(latency) and row.paper.get(metric) and _family(row.backbone) == family
+        )
         if not points:
             continue
         next_vit = family == 'Next-ViT'
-        style = (dict(color='#d62728', linewidth=2.5, zorder=5) if next_vit else
-                 dict(color=colours[i % len(colours)], linewidth=1))
-        axis.plot([x for x, _, _ in points], [y for _, y, _ in points], marker='o', markersize=4, **style,
-                  label='Next-ViT, paper' if next_vit else None)
-        axis.annotate(family, points[-1][:2], xytext=(5, 3), textcoords='offset points', fontsize=8,
-                      color=style['color'], fontweight='bold' if next_vit else None)
-    for label, marker, value in (('Next-ViT, release', 's', lambda row: row.release.get(metric)),
-                                 ('Next-ViT, this project', '*', lambda row: _finished(row, metric))):
-        points = [(float(row.paper[latency]), float(value(row))) for row in rows
-                  if row.ours and row.paper.get(latency) and value(row)]
+        style = (
+            dict(color='#d62728', linewidth=2.5, zorder=5)
+            if next_vit
+            else dict(color=colours[i % len(colours)], linewidth=1)
+        )
+        axis.plot(
+            [x for x, _, _ in points],
+            [y for _, y, _ in points],
+            marker='o',
+            markersize=4,
+            **style,
+            label='Next-ViT, paper' if next_vit else None,
+        )
+        axis.annotate(
+            family,
+            points[-1][:2],
+            xytext=(5, 3),
+            textcoords='offset points',
+            fontsize=8,
+            color=style['color'],
+            fontweight='bold' if next_vit else None,
+        )
+    for label, marker, value in (
+        ('Next-ViT, release', 's', lambda row: row.release.get(metric)),
+        ('Next-ViT, this project', '*', lambda row: _finished(row, metric)),
+    ):
+        points = [
+            (float(row.paper[latency]), float(value(row)))
+            for row in rows
+            if row.ours and row.paper.get(latency) and value(row)
+        ]
         if points:
-            axis.scatter(*zip(*points), marker=marker, s=70, facecolors='none' if marker == 's' else '#2ca02c',
-                         edgecolors='#d62728' if marker == 's' else '#2ca02c', zorder=6, label=label)
+            axis.scatter(
+                *zip(*points),
+                marker=marker,
+                s=70,
+                facecolors='none' if marker == 's' else '#2ca02c',
+                edgecolors='#d62728' if marker == 's' else '#2ca02c',
+                zorder=6,
+                label=label,
+            )
     axis.legend(loc='lower right')
     axis.margins(x=0.05, y=0.08)
     left, right = axis.get_xlim()
-    axis.set_xlim(left, right * (right / left)**0.15)  # room for the names
+    axis.set_xlim(left, right * (right / left) ** 0.15)  # room for the names
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axis.xaxis.set_major_formatter(ScalarFormatter())
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _finished(row: Row, metric: str) -> Optional[float]:
+def _finished(row: Row, metric: str) -> float | None:
     return row.result.metrics.get(metric) if row.result and not row.result.remark else None
 
 

@@ -8,8 +8,10 @@ where in the picture that number comes from. y is
 - of a detector with an RoI head, the sum of the class logits of its own detections, each computed anew from its final
   box, which is held fixed.
 """
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +21,16 @@ from torch import Tensor, nn
 from ..errors import UserError
 
 # Those whose cost is one pass forward and one back; how each weighs a map's channels is the library's.
-METHODS = {'gradcam': 'GradCAM', 'gradcam++': 'GradCAMPlusPlus', 'xgradcam': 'XGradCAM', 'hirescam': 'HiResCAM',
-           'layercam': 'LayerCAM', 'eigengradcam': 'EigenGradCAM', 'eigencam': 'EigenCAM'}
-CLASS_FREE = ('eigencam', )  # the map's first principal component, whatever the class
+METHODS = {
+    'gradcam': 'GradCAM',
+    'gradcam++': 'GradCAMPlusPlus',
+    'xgradcam': 'XGradCAM',
+    'hirescam': 'HiResCAM',
+    'layercam': 'LayerCAM',
+    'eigengradcam': 'EigenGradCAM',
+    'eigencam': 'EigenCAM',
+}
+CLASS_FREE = ('eigencam',)  # the map's first principal component, whatever the class
 
 
 @dataclass
@@ -37,13 +46,14 @@ class Explained:
         mask: (H, W), bool: the pixels of the class, of a segmentor.
         divisor: What the network pads height and width to a multiple of.
     """
+
     network: nn.Module
     target: Callable[[Tensor], Tensor]
     title: str
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    mask: Optional[np.ndarray] = None
+    mask: np.ndarray | None = None
     divisor: int = 1
 
 
@@ -79,8 +89,13 @@ def heat_map(explained: Explained, layer: nn.Module, image: Tensor, method: str 
     return np.asarray(found, np.float32)[:height, :width]
 
 
-def explain(model: nn.Module, image: Tensor, classes: Optional[Sequence[str]] = None, label: Optional[int] = None,
-            min_score: float = 0.3) -> Explained:
+def explain(
+    model: nn.Module,
+    image: Tensor,
+    classes: Sequence[str] | None = None,
+    label: int | None = None,
+    min_score: float = 0.3,
+) -> Explained:
     """What to explain of an MM model's result on one image.
 
     Args:
@@ -115,11 +130,13 @@ def explained_kind(model: nn.Module) -> str:
         return 'segmentor'
     if hasattr(getattr(model, 'head', None), 'num_classes') and hasattr(model, 'extract_feat'):
         return 'classifier'
-    raise UserError(f'{type(model).__name__}: heat maps are for classifiers, segmentors with one decode head, and '
-                    'detectors with an RoI head')
+    raise UserError(
+        f'{type(model).__name__}: heat maps are for classifiers, segmentors with one decode head, and '
+        'detectors with an RoI head'
+    )
 
 
-def find_class(text: Optional[str], classes: Optional[Sequence[str]], count: int) -> Optional[int]:
+def find_class(text: str | None, classes: Sequence[str] | None, count: int) -> int | None:
     """The number of a class given by name or number; None for None.
 
     Raises:
@@ -167,14 +184,13 @@ class _BoxLogits(nn.Module):
             extractor = extractor[-1]
         regions = torch.cat([self.boxes.new_zeros(len(self.boxes), 1), self.boxes], 1)  # the image's number first
         maps = self.model.extract_feat(_padded(_divisor(self.model), image))
-        pooled = extractor(maps[:extractor.num_inputs], regions)
+        pooled = extractor(maps[: extractor.num_inputs], regions)
         if getattr(head, 'with_shared_head', False):
             pooled = head.shared_head(pooled)
         return bbox_head(pooled)[0][None]
 
 
-def _explain_classifier(model: nn.Module, image: Tensor, classes: Optional[Sequence[str]], label: Optional[int]
-                        ) -> Explained:
+def _explain_classifier(model: nn.Module, image: Tensor, classes: Sequence[str] | None, label: int | None) -> Explained:
     network = _Logits(model)
     with torch.no_grad():
         scores = network(image)[0].softmax(0)
@@ -186,8 +202,7 @@ def _explain_classifier(model: nn.Module, image: Tensor, classes: Optional[Seque
     return Explained(network, lambda logits: logits[label], title)
 
 
-def _explain_segmentor(model: nn.Module, image: Tensor, classes: Optional[Sequence[str]], label: Optional[int]
-                       ) -> Explained:
+def _explain_segmentor(model: nn.Module, image: Tensor, classes: Sequence[str] | None, label: int | None) -> Explained:
     network = _Logits(model)
     with torch.no_grad():
         logits = network(image)  # (1, K, h, w)
@@ -205,37 +220,63 @@ def _explain_segmentor(model: nn.Module, image: Tensor, classes: Optional[Sequen
     if not pixels.any():
         raise NothingFound(f'the model gives no pixel to {_named(label, classes)}')
     mask = (full == label).cpu().numpy()
-    return Explained(network, lambda logits: logits[label][pixels].mean(),
-                     f'{_named(label, classes)}: {100 * mask.mean():.1f} % of the pixels', mask=mask)
+    return Explained(
+        network,
+        lambda logits: logits[label][pixels].mean(),
+        f'{_named(label, classes)}: {100 * mask.mean():.1f} % of the pixels',
+        mask=mask,
+    )
 
 
-def _explain_detector(model: nn.Module, image: Tensor, classes: Optional[Sequence[str]], label: Optional[int],
-                      min_score: float) -> Explained:
+def _explain_detector(
+    model: nn.Module, image: Tensor, classes: Sequence[str] | None, label: int | None, min_score: float
+) -> Explained:
     found = _detect(model, image)
     chosen = found.scores >= min_score
     if label is not None:
         chosen &= found.labels == label
     found = found[chosen]
     if not len(found):
-        raise NothingFound(f'the model detects {"nothing" if label is None else f"no {_named(label, classes)}"} with a '
-                           f'score of at least {min_score}')
+        raise NothingFound(
+            f'the model detects {"nothing" if label is None else f"no {_named(label, classes)}"} with a '
+            f'score of at least {min_score}'
+        )
     boxes, labels = found.bboxes.detach(), found.labels
     names = [_named(int(i), classes) for i in labels.unique()]
-    title = (f'{len(found)} {"detection" if len(found) == 1 else "detections"}: ' + ', '.join(names[:4])
-             + (' …' if len(names) > 4 else '') + f'\nscore {found.scores.min():.2f}'
-             + (f' to {found.scores.max():.2f}' if len(found) > 1 else ''))
+    title = (
+        f'{len(found)} {"detection" if len(found) == 1 else "detections"}: '
+        + ', '.join(names[:4])
+        + (' …' if len(names) > 4 else '')
+        + f'\nscore {found.scores.min():.2f}'
+        + (f' to {found.scores.max():.2f}' if len(found) > 1 else '')
+    )
     rows = torch.arange(len(found), device=labels.device)
-    return Explained(_BoxLogits(model, boxes), lambda logits: logits[rows, labels].sum(), title,
-                     boxes.cpu().numpy(), labels.cpu().numpy(), found.scores.cpu().numpy(), divisor=_divisor(model))
+    return Explained(
+        _BoxLogits(model, boxes),
+        lambda logits: logits[rows, labels].sum(),
+        title,
+        boxes.cpu().numpy(),
+        labels.cpu().numpy(),
+        found.scores.cpu().numpy(),
+        divisor=_divisor(model),
+    )
 
 
 def _detect(model: nn.Module, image: Tensor) -> Any:
     """The detector's own instances, boxes in pixels of the image."""
     from mmdet.structures import DetDataSample
+
     size = tuple(image.shape[2:])
     padded = _padded(_divisor(model), image)
-    sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0),
-                                         batch_input_shape=tuple(padded.shape[2:])))
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=size,
+            ori_shape=size,
+            pad_shape=size,
+            scale_factor=(1.0, 1.0),
+            batch_input_shape=tuple(padded.shape[2:]),
+        )
+    )
     with torch.no_grad():
         return model.predict(padded, [sample], rescale=False)[0].pred_instances
 
@@ -255,7 +296,7 @@ def _bbox_head(model: nn.Module) -> nn.Module:
     return head[-1] if isinstance(head, nn.ModuleList) else head
 
 
-def _named(label: int, classes: Optional[Sequence[str]]) -> str:
+def _named(label: int, classes: Sequence[str] | None) -> str:
     return f'"{classes[label]}"' if classes else f'class {label}'
 
 

@@ -14,8 +14,11 @@ that is, the logarithm comes before the mean, so that every channel counts alike
 ω = 0; −2.3 is a tenth of the zero frequency's amplitude. Amplitudes below 10⁻⁶ of the channel's greatest are taken as
 that (what single precision resolves), and channels that are zero everywhere are left out.
 """
+
 import math
-from typing import List, NamedTuple, Sequence, Tuple
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -50,7 +53,7 @@ def frequencies(height: int, width: int) -> np.ndarray:
     return np.hypot(down[:, None], across[None, :])
 
 
-def radial_average(log: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def radial_average(log: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean over all orientations: over rings of the frequency plane, of width 2π / min(H, W).
 
     What lies beyond π, in the corners of the plane, is in no ring.
@@ -77,6 +80,7 @@ class Shares(NamedTuple):
         zero: At the zero frequency, of all: |F_c(0)|² / Σ_ω |F_c(ω)|²; that of the channels' means. NaN where every
             channel is zero.
     """
+
     high: float
     zero: float
 
@@ -88,7 +92,7 @@ def shares(maps: Tensor, cutoff: float = CUTOFF) -> Shares:
         maps: (C, H, W).
         cutoff: Radians a pixel.
     """
-    energy = torch.fft.fft2(maps.float()).abs()**2  # (C, H, W)
+    energy = torch.fft.fft2(maps.float()).abs() ** 2  # (C, H, W)
     rho = torch.from_numpy(np.fft.ifftshift(frequencies(*maps.shape[-2:]))).to(energy.device)
     whole, varying = energy.flatten(1).sum(1), energy[:, rho > 0].sum(1)
     # A constant channel has nothing but rounding outside the zero frequency.
@@ -103,7 +107,7 @@ def share_of_noise(height: int, width: int, cutoff: float = CUTOFF) -> float:
     return float((rho > cutoff + ROUNDING).sum() / (rho > 0).sum())
 
 
-def average_curves(curves: Sequence[Tuple[np.ndarray, np.ndarray]]) -> Tuple[np.ndarray, np.ndarray]:
+def average_curves(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Mean of curves (frequencies, values) of maps of any sizes, on the finest one's frequencies."""
     grid = max((frequency for frequency, _ in curves), key=len)
     values = [np.interp(grid, frequency, value) for frequency, value in curves]
@@ -116,12 +120,12 @@ def average_maps(maps: Sequence[np.ndarray]) -> np.ndarray:
     return np.mean([_resample(m, shape) for m in maps], axis=0)
 
 
-def _resample(values: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
+def _resample(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Linear in each frequency."""
     for axis, side in enumerate(shape):
         if values.shape[axis] != side:
             old, new = (np.fft.fftshift(np.fft.fftfreq(n)) for n in (values.shape[axis], side))
-            values = np.apply_along_axis(lambda line: np.interp(new, old, line), axis, values)
+            values = np.apply_along_axis(partial(np.interp, new, old), axis, values)
     return values
 
 
@@ -129,9 +133,9 @@ class Spectra:
     """Spectra of one place of a network over many pictures."""
 
     def __init__(self) -> None:
-        self.maps: List[np.ndarray] = []
-        self.shares: List[Shares] = []
-        self.shape: Tuple[int, ...] = ()
+        self.maps: list[np.ndarray] = []
+        self.shares: list[Shares] = []
+        self.shape: tuple[int, ...] = ()
 
     def add(self, maps: Tensor) -> None:
         """Take in the maps (C, H, W) of one picture."""
@@ -140,7 +144,7 @@ class Spectra:
         self.shape = tuple(maps.shape)
 
     @property
-    def curve(self) -> Tuple[np.ndarray, np.ndarray]:
+    def curve(self) -> tuple[np.ndarray, np.ndarray]:
         """Frequencies and Δ, mean over orientations, channels and pictures."""
         return average_curves([radial_average(m) for m in self.maps])
 
@@ -152,8 +156,9 @@ class Spectra:
     @property
     def mean_shares(self) -> Shares:
         """Means over pictures; those whose maps are constant or zero are left out."""
-        return Shares(*(_mean(torch.tensor([value for value in values if not math.isnan(value)]))
-                        for values in zip(*self.shares)))
+        return Shares(
+            *(_mean(torch.tensor([value for value in values if not math.isnan(value)])) for values in zip(*self.shares))
+        )
 
 
 def _mean(values: Tensor) -> float:

@@ -1,8 +1,8 @@
 """Writing a weights file in another dialect."""
+
 import os
 import tempfile
 from pathlib import Path
-from typing import Dict, Union
 
 import torch
 
@@ -13,7 +13,7 @@ from .keys import convert, describe, detect_prefix, is_folded
 OUTPUTS = ('.safetensors', '.pth')
 
 
-def convert_file(source: str, target: Union[str, Path], to: str) -> str:
+def convert_file(source: str, target: str | Path, to: str) -> str:
     """Convert a weights file to another dialect's names; the tensors stay as they are.
 
     Args:
@@ -30,6 +30,7 @@ def convert_file(source: str, target: Union[str, Path], to: str) -> str:
             cannot be written; then nothing is written.
     """
     from mmengine.runner import CheckpointLoader
+
     target = Path(target)
     if target.suffix not in OUTPUTS:
         raise WeightsError(f'{target} must end in {" or ".join(OUTPUTS)}')
@@ -39,7 +40,7 @@ def convert_file(source: str, target: Union[str, Path], to: str) -> str:
         raise WeightsError(f'{target.parent} is not a folder')
     state_dict = unwrap(CheckpointLoader.load_checkpoint(source, 'cpu'), source)
     prefix = detect_prefix(state_dict)
-    if is_folded(name[len(prefix):] for name in state_dict if name.startswith(prefix)):
+    if is_folded(name[len(prefix) :] for name in state_dict if name.startswith(prefix)):
         raise WeightsError(f'{source}: its BN are folded into the convolutions; only unfolded weights have a dialect')
     try:
         converted = convert(state_dict, to)
@@ -50,16 +51,28 @@ def convert_file(source: str, target: Union[str, Path], to: str) -> str:
     except OSError as error:
         raise WeightsError(f'{target} cannot be written: {error.strerror or error}') from None
     changed = len(set(converted) - set(state_dict))
-    return '\n'.join([
-        f'{source}: {describe(state_dict)}, {len(state_dict)} tensors',
-        f'{target}: {to} names, {len(converted)} tensors, {changed} of them renamed',
-        'other parts: ' + (', '.join(sorted({name.split('.')[0] for name in converted
-                                             if not name.startswith(('stem.', 'stages.', 'features.', 'backbone.'))}))
-                           or 'none')
-    ])
+    return '\n'.join(
+        [
+            f'{source}: {describe(state_dict)}, {len(state_dict)} tensors',
+            f'{target}: {to} names, {len(converted)} tensors, {changed} of them renamed',
+            'other parts: '
+            + (
+                ', '.join(
+                    sorted(
+                        {
+                            name.split('.')[0]
+                            for name in converted
+                            if not name.startswith(('stem.', 'stages.', 'features.', 'backbone.'))
+                        }
+                    )
+                )
+                or 'none'
+            ),
+        ]
+    )
 
 
-def _write(state_dict: Dict[str, torch.Tensor], target: Path, to: str) -> None:
+def _write(state_dict: dict[str, torch.Tensor], target: Path, to: str) -> None:
     """Write beside the target, read back, and move into place."""
     # A copy each: .safetensors takes no tensors that share memory.
     state_dict = {name: tensor.clone().contiguous() for name, tensor in state_dict.items()}
@@ -67,6 +80,7 @@ def _write(state_dict: Dict[str, torch.Tensor], target: Path, to: str) -> None:
         part = Path(folder) / target.name
         if target.suffix == '.safetensors':
             from safetensors.torch import save_file
+
             save_file(state_dict, part)
         else:
             wrapper = dict(mm='state_dict', official='model').get(to)
@@ -79,5 +93,8 @@ def _write(state_dict: Dict[str, torch.Tensor], target: Path, to: str) -> None:
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two tensors are the same, NaN included."""
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(
-        a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+    return (
+        a.dtype == b.dtype
+        and a.shape == b.shape
+        and torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+    )

@@ -1,4 +1,5 @@
 """Reading weights: from a file or by name, tensors only, with one clear error for what does not work."""
+
 import hashlib
 import http.client
 import os
@@ -9,15 +10,15 @@ import sys
 import tempfile
 import urllib.request
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional, Tuple, Union
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
-from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner import CheckpointLoader, checkpoint as mmengine_checkpoint
 from mmengine.utils import digit_version
 
 from ..errors import WeightsError
@@ -44,8 +45,10 @@ def allow_mmengine_checkpoints() -> None:
     allowed: list = [HistoryBuffer, np.ndarray, np.dtype, *dtypes]
     for function in (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]):  # _reconstruct, scalar
         # NumPy 1 and 2 write the same functions under different module names; either may read the other's file.
-        allowed += [(function, f'{module}.{function.__name__}')
-                    for module in ('numpy.core.multiarray', 'numpy._core.multiarray')]
+        allowed += [
+            (function, f'{module}.{function.__name__}')
+            for module in ('numpy.core.multiarray', 'numpy._core.multiarray')
+        ]
     allowed += [(_history_statistic, f'{module}.getattr') for module in ('builtins', '__builtin__')]
     torch.serialization.add_safe_globals(allowed)
 
@@ -60,7 +63,7 @@ def _history_statistic(cls: type, name: str) -> Callable:
     return getattr(cls, name)
 
 
-def read_weights(path: Union[str, Path], map_location: Any = 'cpu', tensors_only: bool = TENSORS_ONLY) -> Any:
+def read_weights(path: str | Path, map_location: Any = 'cpu', tensors_only: bool = TENSORS_ONLY) -> Any:
     """Read one file: ``.safetensors``, or what ``torch.save`` wrote (zip or legacy), tensors only.
 
     A zip's own checksums are verified; the other formats have none for the tensors' bytes, so an altered file of
@@ -100,7 +103,8 @@ def read_weights(path: Union[str, Path], map_location: Any = 'cpu', tensors_only
         raise WeightsError(
             f'{path} holds an object of {name}, which is refused: besides tensors only what MMEngine itself stores '
             'is read, because any other object could run code when it is loaded. Save the tensors alone: '
-            "torch.save(dict(state_dict=model.state_dict()), 'weights.pth')") from None
+            "torch.save(dict(state_dict=model.state_dict()), 'weights.pth')"
+        ) from None
     except Exception as error:  # damaged bytes make the unpickler fail in any way there is
         raise WeightsError(f'{path} is {_what_it_is(path)} ({type(error).__name__}: {_first_line(error)})') from None
 
@@ -125,7 +129,7 @@ def locate_weights(name: str) -> Path:
     raise WeightsError(f'{MIRROR_VARIABLE}={mirror} holds no {name} ({" or ".join(SUFFIXES)})')
 
 
-def fetch_from_hub(repo: str, revision: Optional[str] = None, file: Optional[str] = None) -> Path:
+def fetch_from_hub(repo: str, revision: str | None = None, file: str | None = None) -> Path:
     """A file of a repository of the Hugging Face hub, from its client's cache, or fetched into it.
 
     The client resumes what was interrupted and knows ``HF_HUB_OFFLINE``, ``HF_HOME``, ``HF_ENDPOINT`` and ``HF_TOKEN``.
@@ -158,12 +162,14 @@ def fetch_from_hub(repo: str, revision: Optional[str] = None, file: Optional[str
     blob = path.resolve()
     if re.fullmatch('[0-9a-f]{64}', blob.name) and _sha256(blob) != blob.name:  # the cache names it by its digest
         blob.unlink(missing_ok=True)  # another process may have been faster
-        raise WeightsError(f'{path.name} of {repo} has another SHA-256 than the hub tells, {blob.name}; it was removed '
-                           'from the cache. Try again')
+        raise WeightsError(
+            f'{path.name} of {repo} has another SHA-256 than the hub tells, {blob.name}; it was removed '
+            'from the cache. Try again'
+        )
     return path
 
 
-def parse_hub_name(name: str) -> Tuple[str, Optional[str], Optional[str]]:
+def parse_hub_name(name: str) -> tuple[str, str | None, str | None]:
     """``hf-hub:owner/name[@revision][:file]`` as repository, revision, file.
 
     Raises:
@@ -188,7 +194,7 @@ def unwrap(checkpoint: Any, source: str) -> Mapping[str, torch.Tensor]:
                 break
         if checkpoint and all(isinstance(v, torch.Tensor) for v in checkpoint.values()):
             wrapped = all(name.startswith('module.') for name in checkpoint)  # saved from DistributedDataParallel
-            return {name[len('module.'):]: v for name, v in checkpoint.items()} if wrapped else checkpoint
+            return {name[len('module.') :]: v for name, v in checkpoint.items()} if wrapped else checkpoint
     raise WeightsError(f"{source} holds no state dict, neither under 'state_dict' or 'model' nor by itself")
 
 
@@ -228,7 +234,7 @@ def load_from_hub(filename: str, map_location: Any = None) -> Any:
     return read_weights(fetch_from_hub(*parse_hub_name(filename)), map_location, tensors_only=True)
 
 
-def load_from_url(url: str, model_dir: Optional[str] = None, map_location: Any = None, **_) -> Any:
+def load_from_url(url: str, model_dir: str | None = None, map_location: Any = None, **_) -> Any:
     """Fetch a file into torch's cache, whole or not at all, and read it as any local one.
 
     It is kept only if it has the length that the server told, the digest that its name tells (torch's convention,
@@ -254,14 +260,20 @@ def load_from_url(url: str, model_dir: Optional[str] = None, map_location: Any =
 
 def _download(url: str, path: Path) -> None:
     from rich.progress import wrap_file
+
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.download-') as folder:
         part = Path(folder) / path.name
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, headers={'User-Agent': 'nextvit_mm'}),
-                                        timeout=TIMEOUT) as response:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, headers={'User-Agent': 'nextvit_mm'}), timeout=TIMEOUT
+            ) as response:
                 length = int(response.headers.get('Content-Length') or 0)
-                with wrap_file(response, length, description=path.name, disable=not sys.stderr.isatty(),
-                               transient=True) as source, open(part, 'wb') as target:
+                with (
+                    wrap_file(
+                        response, length, description=path.name, disable=not sys.stderr.isatty(), transient=True
+                    ) as source,
+                    open(part, 'wb') as target,
+                ):
                     shutil.copyfileobj(source, target)
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise WeightsError(f'{url} could not be fetched ({_first_line(error)})') from None
@@ -282,9 +294,11 @@ mmengine_checkpoint.load_url = load_from_url
 
 
 def _not_fetched(repo: str, error: Exception) -> str:
-    return (f'{repo} could not be fetched from the Hugging Face hub ({type(error).__name__}: {_first_line(error)}). '
-            f'Without a network: put the files of the published weights into a folder, named as '
-            f'nextvit-small_in1k.safetensors, and set {MIRROR_VARIABLE} to it, or name a file of weights instead')
+    return (
+        f'{repo} could not be fetched from the Hugging Face hub ({type(error).__name__}: {_first_line(error)}). '
+        f'Without a network: put the files of the published weights into a folder, named as '
+        f'nextvit-small_in1k.safetensors, and set {MIRROR_VARIABLE} to it, or name a file of weights instead'
+    )
 
 
 def _what_it_is(path: Path) -> str:

@@ -1,5 +1,6 @@
 """The published ImageNet classifiers by name."""
-from typing import Dict, List, NamedTuple
+
+from typing import NamedTuple
 
 
 class ZooEntry(NamedTuple):
@@ -12,6 +13,7 @@ class ZooEntry(NamedTuple):
         top1: Accuracy on ImageNet-1K's validation set in the authors' README, %.
         hub_repo: Repository of the Hugging Face hub that holds it, in timm's names.
     """
+
     arch: str
     size: int
     data: str
@@ -29,12 +31,13 @@ _TRAININGS = {
     '6m-384': ('bd_ssld_6m_in1k_384', 384, 'ImageNet-1K-6M', (85.8, 86.1, 86.4)),
 }
 
-ZOO: Dict[str, ZooEntry] = {
+ZOO: dict[str, ZooEntry] = {
     f'nextvit-{arch}_{ours}': ZooEntry(arch, size, data, top1[i], f'timm/nextvit_{arch}.{hub}')
-    for i, arch in enumerate(ARCH_NAMES) for ours, (hub, size, data, top1) in _TRAININGS.items()
+    for i, arch in enumerate(ARCH_NAMES)
+    for ours, (hub, size, data, top1) in _TRAININGS.items()
 }
 
 
-def list_models() -> List[str]:
+def list_models() -> list[str]:
     """Names of the published classifiers, as ``init_cfg=dict(type='Pretrained', checkpoint=NAME)`` takes them."""
     return list(ZOO)

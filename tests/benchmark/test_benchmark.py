@@ -1,16 +1,17 @@
 """The benchmark's logic, formats and errors; never its times."""
+
 import json
 
 import matplotlib.image
 import pytest
 import torch
 
-from nextvit_mm.benchmark import machine, report, runtimes, targets
+from nextvit_mm.benchmark import machine, report, runtimes
 from nextvit_mm.benchmark.candidates import build, count_multiply_adds, parse_candidate, photographs, published_top1
 from nextvit_mm.benchmark.latency import LatencyRow, measure_latency, parse_key
 from nextvit_mm.benchmark.machine import describe_machine, kernel_flops
 from nextvit_mm.benchmark.rounds import Result, Timer, parse_shape, shape_name
-from nextvit_mm.benchmark.training import TrainingRow, measure_training
+from nextvit_mm.benchmark.training import measure_training
 from nextvit_mm.errors import UserError
 
 REFERENCE = 'timm:nextvit_small/eager/fp32'
@@ -22,7 +23,7 @@ def row(key, rounds, shape=(8, 224, 224), agrees=True, top1=82.4):
     return LatencyRow(candidate, precision, shape, 2 * 10**9, 0.0, agrees, list(rounds), runtime=runtime, top1=top1)
 
 
-def made_up(*rows, reference=None, limits=None, shapes=('8x224', )):
+def made_up(*rows, reference=None, limits=None, shapes=('8x224',)):
     settings = dict(rounds=3, seed=0, reference=reference, shapes=list(shapes))
     result = Result(MACHINE, settings, limits or {}, list(rows), [])
     result.finish(REFERENCE)
@@ -41,8 +42,15 @@ def small_kernels():
 @pytest.fixture(scope='module')
 def measured():
     """Ours and timm's at 64 × 64, one round."""
-    return measure_latency(['nextvit_s', 'timm:nextvit_small'], ['1x64'], ['eager', 'folded', 'onnxruntime'],
-                           ['fp32', 'bf16'], rounds=1, warmup=0, min_time=0)
+    return measure_latency(
+        ['nextvit_s', 'timm:nextvit_small'],
+        ['1x64'],
+        ['eager', 'folded', 'onnxruntime'],
+        ['fp32', 'bf16'],
+        rounds=1,
+        warmup=0,
+        min_time=0,
+    )
 
 
 @pytest.mark.parametrize('text, shape', [('8x224', (8, 224, 224)), ('1x800x1280', (1, 800, 1280))])
@@ -65,9 +73,16 @@ def test_candidates_by_name():
     assert parse_candidate('nextvit_b@with_cp').with_cp
 
 
-@pytest.mark.parametrize('name, message', [
-    ('nextvit_x', 'timm:NAME'), ('timm:nextvit_smal', 'similar: nextvit_small'), ('nextvit_s@fast', '@fast'),
-    ('timm:resnet101@with_cp', '@with_cp'), ('nextvit_s@contiguous@channels_last', 'exclude')])
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('nextvit_x', 'timm:NAME'),
+        ('timm:nextvit_smal', 'similar: nextvit_small'),
+        ('nextvit_s@fast', '@fast'),
+        ('timm:resnet101@with_cp', '@with_cp'),
+        ('nextvit_s@contiguous@channels_last', 'exclude'),
+    ],
+)
 def test_a_wrong_candidate_is_named(name, message):
     with pytest.raises(UserError, match=message):
         parse_candidate(name)
@@ -110,6 +125,7 @@ def test_multiply_adds_count_attention():
 def test_flops_of_a_kernel_are_those_that_torch_counts():
     """Of those that the machine's limit is taken from, whatever their size."""
     from torch.utils.flop_counter import FlopCounterMode
+
     for name, kernel in machine.limit_kernels(['fp32'])['fp32'].items():
         with FlopCounterMode(display=False) as counter:
             kernel()
@@ -133,10 +149,14 @@ def test_rows_compute_what_timm_computes(measured):
 
 def test_what_cannot_run_is_listed(measured):
     reasons = {skip['key']: skip['reason'] for skip in measured.skipped}
-    assert set(reasons) == {'timm:nextvit_small/folded/fp32', 'timm:nextvit_small/folded/bf16',
-                            'nextvit_s/onnxruntime/bf16', 'timm:nextvit_small/onnxruntime/bf16'}
+    assert set(reasons) == {
+        'timm:nextvit_small/folded/fp32',
+        'timm:nextvit_small/folded/bf16',
+        'nextvit_s/onnxruntime/bf16',
+        'timm:nextvit_small/onnxruntime/bf16',
+    }
     lines = report.skipped_lines(measured)
-    assert len(lines) == 2 and any(line.endswith('only this project\'s backbone can be folded') for line in lines)
+    assert len(lines) == 2 and any(line.endswith("only this project's backbone can be folded") for line in lines)
 
 
 def test_limits_are_of_the_same_run(measured):
@@ -151,6 +171,7 @@ def test_limits_are_of_the_same_run(measured):
 def test_a_wrong_output_is_not_fast(monkeypatch):
     def broken(*args, **kwargs):
         return lambda: [torch.zeros(1, 96, 16, 16)]
+
     monkeypatch.setattr('nextvit_mm.benchmark.latency.prepare', broken)
     result = measure_latency(['timm:nextvit_small'], ['1x64'], ['eager'], rounds=1, warmup=0, min_time=0)
     assert not result.rows[0].agrees and result.rows[0].error == float('inf')
@@ -160,9 +181,13 @@ def test_a_wrong_output_is_not_fast(monkeypatch):
 
 
 def test_ratios_are_of_medians_at_the_same_shape():
-    result = made_up(row(REFERENCE, [4, 1, 9]), row('nextvit_s/folded/fp32', [2, 2, 50]),
-                     row(REFERENCE, [1], shape=(1, 224, 224)), row('nextvit_s/folded/fp32', [3], shape=(1, 64, 64)),
-                     limits=dict(fp32=dict(gemm=2e9, best=2e9)))
+    result = made_up(
+        row(REFERENCE, [4, 1, 9]),
+        row('nextvit_s/folded/fp32', [2, 2, 50]),
+        row(REFERENCE, [1], shape=(1, 224, 224)),
+        row('nextvit_s/folded/fp32', [3], shape=(1, 64, 64)),
+        limits=dict(fp32=dict(gemm=2e9, best=2e9)),
+    )
     assert [other.ratio for other in result.rows] == [1.0, 2.0, 1.0, None]
     assert result.rows[0].quartiles == (2.5, 6.5)
     assert result.rows[1].share == pytest.approx(0.5)  # 2e9 FLOPs in 2 s
@@ -179,14 +204,20 @@ def test_rounds_are_interleaved():
     timer = Timer(rounds=3, warmup=0, min_time=0, seed=0, device='cpu')
     times = timer.measure({name: lambda name=name: calls.append(name) for name in 'abc'}, 'test')
     assert {name: len(values) for name, values in times.items()} == dict(a=3, b=3, c=3)
-    rounds = [calls[i:i + 6] for i in range(0, 18, 6)]  # an untimed and a timed call each
+    rounds = [calls[i : i + 6] for i in range(0, 18, 6)]  # an untimed and a timed call each
     assert all(sorted(one) == list('aabbcc') and one[::2] == one[1::2] for one in rounds)
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(runtimes=['tensorrt']), 'tensorrt'), (dict(precisions=['int8']), 'int8 is made with NNCF'),
-    (dict(precisions=['fp16']), 'fp16 is for GPUs'), (dict(reference='nextvit_s/eager/bf16'), 'not among'),
-    (dict(rounds=0), '--rounds')])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(runtimes=['tensorrt']), 'tensorrt'),
+        (dict(precisions=['int8']), 'int8 is made with NNCF'),
+        (dict(precisions=['fp16']), 'fp16 is for GPUs'),
+        (dict(reference='nextvit_s/eager/bf16'), 'not among'),
+        (dict(rounds=0), '--rounds'),
+    ],
+)
 def test_what_can_not_be_measured_is_an_error(kwargs, message):
     if torch.cuda.is_available() and 'runtimes' in kwargs:
         pytest.skip('TensorRT may be here')
@@ -194,9 +225,14 @@ def test_what_can_not_be_measured_is_an_error(kwargs, message):
         measure_latency(**{**dict(candidates=['nextvit_s'], shapes=['1x64'], runtimes=['eager'], rounds=1), **kwargs})
 
 
-@pytest.mark.parametrize('module, runtimes_, precisions', [
-    ('openvino', ['openvino'], ['fp32']), ('onnxruntime', ['onnxruntime'], ['fp32']),
-    ('nncf', ['openvino'], ['int8'])])
+@pytest.mark.parametrize(
+    'module, runtimes_, precisions',
+    [
+        ('openvino', ['openvino'], ['fp32']),
+        ('onnxruntime', ['onnxruntime'], ['fp32']),
+        ('nncf', ['openvino'], ['int8']),
+    ],
+)
 def test_a_missing_runtime_is_named_before_anything_is_built(monkeypatch, module, runtimes_, precisions):
     monkeypatch.setitem(__import__('sys').modules, module, None)
     with pytest.raises(UserError, match=f'needs {module}: pip install {module}'):
@@ -208,8 +244,10 @@ def test_json_and_markdown_hold_the_run(measured, tmp_path):
     report.write_markdown([measured], tmp_path / 'run.md')
     content = json.loads((tmp_path / 'out' / 'run.json').read_text())
     assert set(content) == {'machine', 'settings', 'limits', 'rows', 'skipped'}
-    assert content['machine']['versions']['torch'] == torch.__version__.split('+')[0] or \
-        content['machine']['versions']['torch'] == torch.__version__
+    assert (
+        content['machine']['versions']['torch'] == torch.__version__.split('+')[0]
+        or content['machine']['versions']['torch'] == torch.__version__
+    )
     by_key = {one['key']: one for one in content['rows']}
     ours, base = by_key['nextvit_s/folded/fp32'], by_key[REFERENCE]
     assert ours['ratio'] == pytest.approx(base['median'] / ours['median'])
@@ -220,50 +258,22 @@ def test_json_and_markdown_hold_the_run(measured, tmp_path):
 
 
 def test_the_picture_is_drawn(tmp_path):
-    result = made_up(row(REFERENCE, [4.0]), row('nextvit_s/folded/fp32', [2.0]), row('nextvit_s/eager/fp32', [3.0]),
-                     row('timm:resnet101/eager/fp32', [5.0], top1=80.8), row('timm:pvt_v2_b2/eager/fp32', [6.0]),
-                     row('timm:efficientformer_l3/eager/fp32', [6.0], top1=None))
+    result = made_up(
+        row(REFERENCE, [4.0]),
+        row('nextvit_s/folded/fp32', [2.0]),
+        row('nextvit_s/eager/fp32', [3.0]),
+        row('timm:resnet101/eager/fp32', [5.0], top1=80.8),
+        row('timm:pvt_v2_b2/eager/fp32', [6.0]),
+        row('timm:efficientformer_l3/eager/fp32', [6.0], top1=None),
+    )
     report.draw_latency(result, tmp_path / 'figure.png')
     assert matplotlib.image.imread(tmp_path / 'figure.png').std() > 0.02
 
 
-def test_targets_take_the_fastest_right_row_and_the_same_runtime():
-    rows = [row(REFERENCE, [8.0]), row('timm:nextvit_small/onnxruntime/fp32', [6.0]),
-            row('timm:nextvit_small/openvino/fp32', [5.0]), row('nextvit_s/onnxruntime/fp32', [4.0]),
-            row('nextvit_s/openvino/fp32', [1.0], agrees=False)]
-    latency = made_up(*rows, limits=dict(fp32=dict(best=1e9)))
-    training = Result(MACHINE, dict(rounds=1, seed=0, reference=None, shapes=['4x256']), {}, [
-        TrainingRow(name, 'fp32', (4, 256, 256), 1, 0.0, True, rounds=[value], median=value)
-        for name, value in (('timm:nextvit_small', 3.0), ('nextvit_s', 2.0), ('nextvit_s@contiguous', 4.0))], [])
-    outcomes = {(o.target.title, o.shape): o for o in targets.evaluate(latency, training)}
-    best = outcomes['best exported runtime, fp32', '8x224']
-    assert (best.ratio, best.fast) == (2.0, 'nextvit_s/onnxruntime/fp32')  # the wrong row does not count
-    assert best.ceiling == pytest.approx(4.0)  # 2e9 FLOPs at 1e9 FLOP/s in 2 s, against 8 s
-    same = outcomes['the same against timm exported to the same runtime', '8x224']
-    assert (same.ratio, same.slow) == (1.5, 'timm:nextvit_small/onnxruntime/fp32')
-    assert outcomes['training step, fp32', '4x256'].ratio == 1.5
-    assert outcomes['INT8', '8x224'].ratio is None
-    _, lines = targets.targets_table(list(outcomes.values()))
-    met = {(line[0], line[1]): line[-1] for line in lines}
-    assert met['best exported runtime, fp32', '8x224'] == 'no' and met['training step, fp32', '4x256'] == 'yes'
-    assert met['INT8', '8x224'] == ''
-
-
-def test_every_target_is_measured():
-    latency = {tuple(key.split('/')) for key in targets.latency_keys()}
-    for target in targets.LATENCY_TARGETS:
-        for pick in (target.fast, target.slow):
-            assert any((candidate, runtime, pick.precision) in latency
-                       for candidate in pick.candidates for runtime in pick.runtimes)
-    training = set(targets.training_keys())
-    for target in targets.TRAINING_TARGETS:
-        for pick in (target.fast, target.slow):
-            assert {f'{candidate}/{pick.precision}' for candidate in pick.candidates} <= training
-
-
 def test_training_steps_agree():
-    result = measure_training(['timm:nextvit_small', 'nextvit_s@with_cp'], ['fp32'], shape='2x64',
-                                            rounds=1, warmup=0, memory=False)
+    result = measure_training(
+        ['timm:nextvit_small', 'nextvit_s@with_cp'], ['fp32'], shape='2x64', rounds=1, warmup=0, memory=False
+    )
     assert [one.key for one in result.rows] == ['timm:nextvit_small/fp32', 'nextvit_s@with_cp/fp32']
     assert all(one.agrees and one.memory is None for one in result.rows)
     assert result.rows[1].ratio == pytest.approx(result.rows[0].median / result.rows[1].median)
@@ -274,6 +284,7 @@ def test_training_steps_agree():
 def test_memory_that_cannot_be_measured_is_told_with_its_reason(monkeypatch):
     def killed(*args, **kwargs):
         raise UserError('memory was not measured:\nout of memory')
+
     monkeypatch.setattr('nextvit_mm.benchmark.training.run_apart', killed)
     result = measure_training(only=['nextvit_s/fp32'], shape='2x64', rounds=1, warmup=0)
     assert result.rows[0].memory is None and result.rows[0].median > 0

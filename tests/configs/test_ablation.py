@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from nextvit_mm import NextViT
-from nextvit_mm.analysis.complexity import count_complexity
-from nextvit_mm.engine.config import load_config
+from nextvit_mm.benchmark.complexity import count_complexity
+from nextvit_mm.training.config import load_config
 from nextvit_mm.reproduction.ablation import first_with_same_network, network, row_file
-from nextvit_mm.reproduction.published import ABLATION_TABLES, load_ablation
+from nextvit_mm.published import ABLATION_TABLES, load_ablation
 from tests.conftest import ROOT
 
 pytest.importorskip('mmpretrain')

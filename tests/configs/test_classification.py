@@ -13,12 +13,12 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.optim import param_groups_weight_decay
 
 from nextvit_mm import NextViT
-from nextvit_mm.analysis import read_scalars
-from nextvit_mm.engine import train
-from nextvit_mm.engine.config import drop_amp_without_accelerator, set_data_root
-from nextvit_mm.engine.preflight import check_data
+from nextvit_mm.utils.logs import read_scalars
+from nextvit_mm.training.launch import train
+from nextvit_mm.training.config import drop_amp_without_accelerator, set_data_root
+from nextvit_mm.training.preflight import check_data
 from nextvit_mm.errors import UserError
-from nextvit_mm.reproduction import list_runs, load_run
+from nextvit_mm.published import list_runs, load_run
 from nextvit_mm.reproduction.compare import is_printed_rate
 from nextvit_mm.weights.zoo import ZOO
 

@@ -9,8 +9,8 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from timm.data import create_transform
 
-from nextvit_mm.engine.config import use_test_pipeline
-from nextvit_mm.weights.whole import load_exactly
+from nextvit_mm.training.config import use_test_pipeline
+from nextvit_mm.weights.models import load_exactly
 
 from ..conftest import ROOT, SHARED, fit_norms, load_config, randomise
 

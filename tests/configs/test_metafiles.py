@@ -2,8 +2,8 @@
 import pytest
 import yaml
 
-from nextvit_mm.analysis.complexity import count_complexity
-from nextvit_mm.reproduction import load_errata, load_release, load_run, load_table
+from nextvit_mm.benchmark.complexity import count_complexity
+from nextvit_mm.published import load_errata, load_release, load_run, load_table
 from nextvit_mm.weights.zoo import HUB_FILE, ZOO
 
 from ..conftest import RECIPES, ROOT, load_config

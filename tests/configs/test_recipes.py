@@ -9,8 +9,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nextvit_mm.engine.config import drop_amp_without_accelerator, train_from_scratch
-from nextvit_mm.reproduction import load_run
+from nextvit_mm.training.config import drop_amp_without_accelerator, train_from_scratch
+from nextvit_mm.published import load_run
 
 from ..conftest import DETECTOR, RECIPES, ROOT, load_config
 

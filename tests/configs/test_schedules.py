@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
-from nextvit_mm.reproduction import list_runs, load_run
+from nextvit_mm.published import list_runs, load_run
 from nextvit_mm.reproduction.compare import rate_is_published, same_schedule_iteration
 
 from ..conftest import DETECTOR, RECIPES, ROOT, load_config

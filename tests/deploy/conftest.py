@@ -1,4 +1,5 @@
 """Whole models small enough to export in a test, as config files with checkpoints beside them."""
+
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,12 @@ from mmengine.registry import MODELS, init_default_scope
 from tests.conftest import ROOT, TINY, randomise
 
 KINDS = ('detection', 'semantic_fpn', 'upernet', 'classification')
-BASES = dict(detection='demo/mask_rcnn_nextvit_s_digits.py', semantic_fpn='demo/semantic_fpn_nextvit_s_digits.py',
-             upernet='demo/upernet_nextvit_s_digits.py', classification='_base_/models/nextvit_classifier.py')
+BASES = dict(
+    detection='demo/mask_rcnn_nextvit_s_digits.py',
+    semantic_fpn='demo/semantic_fpn_nextvit_s_digits.py',
+    upernet='demo/upernet_nextvit_s_digits.py',
+    classification='_base_/models/nextvit_classifier.py',
+)
 SCOPES = dict(detection='mmdet', semantic_fpn='mmseg', upernet='mmseg', classification='mmpretrain')
 
 
@@ -43,15 +48,23 @@ def tiny_config(kind: str, digits: Path = None) -> Config:
     else:
         cfg.model.head.update(in_channels=128, num_classes=10)
         # At the top level, as in MMPretrain's own configs.
-        cfg.data_preprocessor = dict(type='ClsDataPreprocessor', mean=[123.675, 116.28, 103.53],
-                                     std=[58.395, 57.12, 57.375], to_rgb=True)
-        cfg.test_dataloader = dict(dataset=dict(type='ImageNet', pipeline=[
-            dict(type='ResizeEdge', scale=72, edge='short', backend='pillow', interpolation='bicubic'),
-            dict(type='CenterCrop', crop_size=64)]))
+        cfg.data_preprocessor = dict(
+            type='ClsDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
+        )
+        cfg.test_dataloader = dict(
+            dataset=dict(
+                type='ImageNet',
+                pipeline=[
+                    dict(type='ResizeEdge', scale=72, edge='short', backend='pillow', interpolation='bicubic'),
+                    dict(type='CenterCrop', crop_size=64),
+                ],
+            )
+        )
     cfg.default_scope = SCOPES[kind]
     cfg.work_dir = 'unused'
     if digits is not None and kind != 'classification':
-        from nextvit_mm.engine.config import set_data_root
+        from nextvit_mm.training.config import set_data_root
+
         set_data_root(cfg, str(digits / ('coco' if kind == 'detection' else 'ade')))
     return cfg
 
@@ -62,8 +75,12 @@ def build(cfg: Config) -> torch.nn.Module:
     model = randomise(MODELS.build(cfg.model)).eval()
     if cfg.default_scope == 'mmdet':
         # Large random weights saturate sigmoid and softmax, and which of equal scores comes first is nobody's to say.
-        for layer in (model.rpn_head.rpn_cls, model.rpn_head.rpn_reg, model.roi_head.bbox_head.fc_cls,
-                      model.roi_head.bbox_head.fc_reg):
+        for layer in (
+            model.rpn_head.rpn_cls,
+            model.rpn_head.rpn_reg,
+            model.roi_head.bbox_head.fc_cls,
+            model.roi_head.bbox_head.fc_reg,
+        ):
             layer.weight.data *= 0.05
         # Small ones leave every pixel of a mask at the threshold.
         model.roi_head.mask_head.conv_logits.weight.data *= 50

@@ -1,4 +1,5 @@
 """Exports of every kind of model: what is written runs, computes the same, and is whole or not there at all."""
+
 import json
 import os
 import shutil
@@ -18,14 +19,16 @@ from PIL import Image
 from nextvit_mm.deploy import backends, export as module
 from nextvit_mm.deploy.export import export
 from nextvit_mm.deploy.graphs import ExportableAdaptiveAvgPool2d, NonMaxSuppression, make_graph
-from nextvit_mm.deploy.runner import Runner, about_file
 from nextvit_mm.deploy.verify import LIMITS
 from nextvit_mm.errors import UserError
+from nextvit_mm.predict.predictor import Predictor, about_file
+from nextvit_mm.training.launch import evaluate
 from tests.conftest import ROOT, run_tool, shared, tiny
 from tests.deploy.conftest import build, tiny_config
 
-TASKS = dict(detection='detection', semantic_fpn='segmentation', upernet='segmentation',
-             classification='classification')
+TASKS = dict(
+    detection='detection', semantic_fpn='segmentation', upernet='segmentation', classification='classification'
+)
 
 
 @pytest.fixture(scope='session')
@@ -39,26 +42,35 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize('kind, to, flags', [
-    ('detection', 'onnx', dict(dynamic=('size', ))),
-    ('detection', 'onnx', dict(size=(64, 96), normalize_inside=True)),
-    ('detection', 'openvino', dict(dynamic=('size', ))),
-    ('semantic_fpn', 'onnx', dict(size=(64, ))),
-    ('semantic_fpn', 'openvino', dict(dynamic=('batch', 'size'))),
-    ('semantic_fpn', 'torch-export', dict(dynamic=('size', ))),
-    ('upernet', 'onnx', dict(dynamic=('batch', 'size'), normalize_inside=True)),
-    ('upernet', 'openvino', dict(size=(96, 64))),
-    ('upernet', 'torch-export', dict(size=(64, ))),
-    ('classification', 'onnx', dict(dynamic=('batch', ))),
-    ('classification', 'openvino', dict(normalize_inside=True)),
-    ('classification', 'torch-export', dict()),
-    ('detection', 'onnx', dict(what='backbone', dynamic=('batch', 'size'))),
-    ('detection', 'openvino', dict(what='backbone', size=(64, ))),
-    ('upernet', 'torch-export', dict(what='backbone', dynamic=('batch', 'size'))),
-])
+@pytest.mark.parametrize(
+    'kind, to, flags',
+    [
+        ('detection', 'onnx', dict(dynamic=('size',))),
+        ('detection', 'onnx', dict(size=(64, 96), normalize_inside=True)),
+        ('detection', 'openvino', dict(dynamic=('size',))),
+        ('semantic_fpn', 'onnx', dict(size=(64,))),
+        ('semantic_fpn', 'openvino', dict(dynamic=('batch', 'size'))),
+        ('semantic_fpn', 'torch-export', dict(dynamic=('size',))),
+        ('upernet', 'onnx', dict(dynamic=('batch', 'size'), normalize_inside=True)),
+        ('upernet', 'openvino', dict(size=(96, 64))),
+        ('upernet', 'torch-export', dict(size=(64,))),
+        ('classification', 'onnx', dict(dynamic=('batch',))),
+        ('classification', 'openvino', dict(normalize_inside=True)),
+        ('classification', 'torch-export', dict()),
+        ('detection', 'onnx', dict(what='backbone', dynamic=('batch', 'size'))),
+        ('detection', 'openvino', dict(what='backbone', size=(64,))),
+        ('upernet', 'torch-export', dict(what='backbone', dynamic=('batch', 'size'))),
+    ],
+)
 def test_what_is_written_computes_the_same(kind, to, flags, cases, pictures, tmp_path):
-    path = export(cases[kind].config, cases[kind].checkpoint, to=to, images=str(pictures),
-                  out=str(tmp_path / f'model{backends.SUFFIXES[to]}'), **flags)
+    path = export(
+        cases[kind].config,
+        cases[kind].checkpoint,
+        to=to,
+        images=str(pictures),
+        out=str(tmp_path / f'model{backends.SUFFIXES[to]}'),
+        **flags,
+    )
     about = json.loads(about_file(path).read_text())
     task = 'backbone' if flags.get('what') == 'backbone' else TASKS[kind]
     assert about['task'] == task and about['compared']['images'] == 3
@@ -77,9 +89,17 @@ def test_what_is_written_computes_the_same(kind, to, flags, cases, pictures, tmp
 
 @pytest.mark.parametrize('kind, what', [('upernet', 'model'), ('classification', 'model'), ('detection', 'backbone')])
 def test_core_ml_programs(kind, what, cases, pictures, tmp_path):
-    path = export(cases[kind].config, cases[kind].checkpoint, to='coreml', what=what, size=(64, ), images=str(pictures),
-                  out=str(tmp_path / 'model.mlpackage'))
+    path = export(
+        cases[kind].config,
+        cases[kind].checkpoint,
+        to='coreml',
+        what=what,
+        size=(64,),
+        images=str(pictures),
+        out=str(tmp_path / 'model.mlpackage'),
+    )
     import coremltools
+
     spec = coremltools.models.utils.load_spec(str(path))
     image = spec.description.input[0]
     about = json.loads(about_file(path).read_text())
@@ -95,8 +115,13 @@ def test_core_ml_programs(kind, what, cases, pictures, tmp_path):
 def test_only_core_ml_and_torch_export_cannot_hold_a_detector(cases, pictures, tmp_path):
     for to, words in (('coreml', 'Core ML has no operations'), ('torch-export', 'torch.export cannot hold')):
         with pytest.raises(UserError, match=words):
-            export(cases['detection'].config, cases['detection'].checkpoint, to=to, images=str(pictures),
-                   out=str(tmp_path / f'model{backends.SUFFIXES[to]}'))
+            export(
+                cases['detection'].config,
+                cases['detection'].checkpoint,
+                to=to,
+                images=str(pictures),
+                out=str(tmp_path / f'model{backends.SUFFIXES[to]}'),
+            )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,15 +132,24 @@ def test_a_file_that_computes_something_else_is_not_kept(cases, pictures, tmp_pa
 
     monkeypatch.setitem(module.WRITERS, 'onnx', write_wrong)
     with pytest.raises(UserError, match='does not compute what the model does.*largest score difference'):
-        export(cases['classification'].config, cases['classification'].checkpoint, images=str(pictures),
-               out=str(tmp_path / 'model.onnx'))
+        export(
+            cases['classification'].config,
+            cases['classification'].checkpoint,
+            images=str(pictures),
+            out=str(tmp_path / 'model.onnx'),
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_detector_that_finds_nothing_was_not_compared(cases, pictures, tmp_path):
     with pytest.raises(UserError, match='finds nothing in the pictures'):
-        export(cases['detection'].config, cases['detection'].checkpoint, images=str(pictures),
-               out=str(tmp_path / 'model.onnx'), cfg_options={'model.test_cfg.rcnn.score_thr': 0.9999})
+        export(
+            cases['detection'].config,
+            cases['detection'].checkpoint,
+            images=str(pictures),
+            out=str(tmp_path / 'model.onnx'),
+            cfg_options={'model.test_cfg.rcnn.score_thr': 0.9999},
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,28 +161,47 @@ def test_nothing_is_overwritten_unless_asked_for(cases, pictures, tmp_path):
         export(case.config, case.checkpoint, images=str(pictures), out=str(target))
     assert target.read_text() == 'mine'
     export(case.config, case.checkpoint, images=str(pictures), out=str(target), overwrite=True)
-    assert Runner(target).about['exported']['checkpoint'] == 'classification.pth'
+    assert Predictor(target).about['exported']['checkpoint'] == 'classification.pth'
 
 
-@pytest.mark.parametrize('kind, flags, words', [
-    ('detection', dict(checkpoint=None), 'needs its weights'),
-    ('detection', dict(checkpoint=None, what='backbone'), 'names no pretrained weights'),
-    ('detection', dict(image_count=0), 'at least 1'),
-    ('detection', dict(evaluate=True, what='backbone'), '--evaluate is for whole models'),
-    ('semantic_fpn', dict(cfg_options={'test_dataloader.dataset.pipeline': [
-        dict(type='Resize', scale=(2048, 512), keep_ratio=True)]}), 'pictures of many shapes'),
-    ('classification', dict(cfg_options={'test_dataloader.dataset.pipeline': [
-        dict(type='ResizeEdge', scale=72, backend='cv2', interpolation='lanczos')]}), 'lanczos of cv2'),
-    ('detection', dict(random_weights=True), 'exclude each other'),
-    ('detection', dict(dynamic=('batch', )), 'leave batch out'),
-    ('detection', dict(to='coreml', int8=True, out='model.mlpackage'), '--int8 is for onnx and openvino'),
-    ('detection', dict(out='model.xml'), 'must end in .onnx'),
-    ('detection', dict(images='nowhere.png'), 'no pictures'),
-    ('detection', dict(size=(64, 64, 3)), 'one or two whole numbers'),
-    ('detection', dict(cfg_options={'model.test_cfg.rcnn.nms.type': 'soft_nms'}), 'rcnn.nms.type=soft_nms'),
-    ('detection', dict(checkpoint='missing.pth'), 'checkpoint not found: missing.pth'),
-    ('upernet', dict(cfg_options={'model.test_cfg.mode': 'slide'}), 'sliding windows'),
-])
+@pytest.mark.parametrize(
+    'kind, flags, words',
+    [
+        ('detection', dict(checkpoint=None), 'needs its weights'),
+        ('detection', dict(checkpoint=None, what='backbone'), 'names no pretrained weights'),
+        ('detection', dict(image_count=0), 'at least 1'),
+        ('detection', dict(evaluate=True, what='backbone'), '--evaluate is for whole models'),
+        (
+            'semantic_fpn',
+            dict(
+                cfg_options={
+                    'test_dataloader.dataset.pipeline': [dict(type='Resize', scale=(2048, 512), keep_ratio=True)]
+                }
+            ),
+            'pictures of many shapes',
+        ),
+        (
+            'classification',
+            dict(
+                cfg_options={
+                    'test_dataloader.dataset.pipeline': [
+                        dict(type='ResizeEdge', scale=72, backend='cv2', interpolation='lanczos')
+                    ]
+                }
+            ),
+            'lanczos of cv2',
+        ),
+        ('detection', dict(random_weights=True), 'exclude each other'),
+        ('detection', dict(dynamic=('batch',)), 'leave batch out'),
+        ('detection', dict(to='coreml', int8=True, out='model.mlpackage'), '--int8 is for onnx and openvino'),
+        ('detection', dict(out='model.xml'), 'must end in .onnx'),
+        ('detection', dict(images='nowhere.png'), 'no pictures'),
+        ('detection', dict(size=(64, 64, 3)), 'one or two whole numbers'),
+        ('detection', dict(cfg_options={'model.test_cfg.rcnn.nms.type': 'soft_nms'}), 'rcnn.nms.type=soft_nms'),
+        ('detection', dict(checkpoint='missing.pth'), 'checkpoint not found: missing.pth'),
+        ('upernet', dict(cfg_options={'model.test_cfg.mode': 'slide'}), 'sliding windows'),
+    ],
+)
 def test_what_cannot_be_exported_says_why(kind, flags, words, cases, pictures, tmp_path):
     flags = {'images': str(pictures), 'checkpoint': cases[kind].checkpoint, **flags}
     flags['out'] = str(tmp_path / flags.get('out', 'model.onnx'))
@@ -159,8 +212,12 @@ def test_what_cannot_be_exported_says_why(kind, flags, words, cases, pictures, t
 
 def test_a_checkpoint_of_another_model_is_refused(cases, pictures, tmp_path):
     with pytest.raises(UserError, match='does not fit the model of'):
-        export(cases['detection'].config, cases['upernet'].checkpoint, images=str(pictures),
-               out=str(tmp_path / 'model.onnx'))
+        export(
+            cases['detection'].config,
+            cases['upernet'].checkpoint,
+            images=str(pictures),
+            out=str(tmp_path / 'model.onnx'),
+        )
 
 
 def test_random_weights_serve_for_speed(cases, pictures, tmp_path):
@@ -170,13 +227,18 @@ def test_random_weights_serve_for_speed(cases, pictures, tmp_path):
 
 def test_the_exported_detector_scores_what_the_trained_one_does(cases, tmp_path):
     """Through the config's own data, metric and visualizer, on files as a user has them."""
-    from nextvit_mm.engine import test
     case = cases['detection']
     options = {'model.test_cfg.rcnn.score_thr': 0.01}
-    path = export(case.config, case.checkpoint, dynamic=('size', ), out=str(tmp_path / 'model.onnx'), evaluate=True,
-                  cfg_options=options)
-    trained = test(case.config, case.checkpoint, work_dir=str(tmp_path / 'work'), cfg_options=options)
-    exported = test(case.config, str(path), work_dir=str(tmp_path / 'work'))
+    path = export(
+        case.config,
+        case.checkpoint,
+        dynamic=('size',),
+        out=str(tmp_path / 'model.onnx'),
+        evaluate=True,
+        cfg_options=options,
+    )
+    trained = evaluate(case.config, case.checkpoint, work_dir=str(tmp_path / 'work'), cfg_options=options)
+    exported = evaluate(case.config, str(path), work_dir=str(tmp_path / 'work'))
     assert exported == pytest.approx(trained, abs=1e-3) and len(exported) == 12
     assert len({round(value, 4) for value in trained.values()}) > 1
     assert json.loads(about_file(path).read_text())['evaluated']['exported'] == pytest.approx(exported)
@@ -190,24 +252,35 @@ def test_the_exported_segmentor_scores_what_the_trained_one_does(cases, tmp_path
 
 
 def test_what_cannot_be_tested_says_why(cases, pictures, tmp_path):
-    from nextvit_mm.engine import test
     case = cases['detection']
-    path = export(case.config, case.checkpoint, what='backbone', size=(64, ), images=str(pictures),
-                  out=str(tmp_path / 'model.onnx'))
+    path = export(
+        case.config,
+        case.checkpoint,
+        what='backbone',
+        size=(64,),
+        images=str(pictures),
+        out=str(tmp_path / 'model.onnx'),
+    )
     with pytest.raises(UserError, match='is a backbone'):
-        test(case.config, str(path), work_dir=str(tmp_path / 'work'))
+        evaluate(case.config, str(path), work_dir=str(tmp_path / 'work'))
     with pytest.raises(UserError, match='--tta is for checkpoints'):
-        test(case.config, str(path), work_dir=str(tmp_path / 'work'), tta=True)
+        evaluate(case.config, str(path), work_dir=str(tmp_path / 'work'), tta=True)
     about_file(path).unlink()
     with pytest.raises(UserError, match='model.onnx.json is missing'):
-        test(case.config, str(path), work_dir=str(tmp_path / 'work'))
+        evaluate(case.config, str(path), work_dir=str(tmp_path / 'work'))
 
 
 @pytest.mark.parametrize('to', ['onnx', 'openvino'])
 def test_int8_reports_what_it_costs(to, cases, tmp_path):
     case = cases['semantic_fpn']
-    path = export(case.config, case.checkpoint, to=to, int8=True, calibration_count=4,
-                  out=str(tmp_path / f'model{backends.SUFFIXES[to]}'))
+    path = export(
+        case.config,
+        case.checkpoint,
+        to=to,
+        int8=True,
+        calibration_count=4,
+        out=str(tmp_path / f'model{backends.SUFFIXES[to]}'),
+    )
     about = json.loads(about_file(path).read_text())
     assert set(about['evaluated']) == {'trained', 'exported', 'difference'}
     assert 0.2 < about['compared']['equal pixels'] < 1  # of random weights, whose classes are close
@@ -221,35 +294,57 @@ def test_int8_reports_what_it_costs(to, cases, tmp_path):
 
 def test_int8_leaves_the_boxes_of_a_detector_alone(cases, tmp_path):
     case = cases['detection']
-    path = export(case.config, case.checkpoint, int8=True, calibration_count=4, evaluate=False,
-                  out=str(tmp_path / 'model.onnx'))
+    path = export(
+        case.config, case.checkpoint, int8=True, calibration_count=4, evaluate=False, out=str(tmp_path / 'model.onnx')
+    )
     graph = onnx.load(path).graph
     quantized = {output for node in graph.node if node.op_type == 'DequantizeLinear' for output in node.output}
     for node in graph.node:
         coordinates = dict(NonMaxSuppression=node.input[:1], RoiAlign=node.input[1:], Exp=node.input)
         assert not quantized & set(coordinates.get(node.op_type, ())), node.name
     with pytest.raises(UserError, match='--calibration-images'):
-        export(case.config, case.checkpoint, int8=True, data_root=str(tmp_path / 'nowhere'), size=(64, ),
-               out=str(tmp_path / 'other.onnx'))
+        export(
+            case.config,
+            case.checkpoint,
+            int8=True,
+            data_root=str(tmp_path / 'nowhere'),
+            size=(64,),
+            out=str(tmp_path / 'other.onnx'),
+        )
 
 
 def test_tensorrt_where_it_is_not(cases, pictures, tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
     with pytest.raises(UserError, match='trtexec.*is not on this machine.*\n  trtexec --onnx=MODEL.onnx'):
-        export(cases['detection'].config, cases['detection'].checkpoint, to='tensorrt', images=str(pictures),
-               out=str(tmp_path / 'model.engine'))
+        export(
+            cases['detection'].config,
+            cases['detection'].checkpoint,
+            to='tensorrt',
+            images=str(pictures),
+            out=str(tmp_path / 'model.engine'),
+        )
 
 
 def test_tensorrt_where_a_program_of_its_name_is(cases, pictures, tmp_path, monkeypatch):
     """The command's arguments, checked by a stand-in for ``trtexec``: no engine is built here."""
     fake = tmp_path / 'bin' / 'trtexec'
     fake.parent.mkdir()
-    fake.write_text('#!/bin/sh\nfor a in "$@"; do case $a in --saveEngine=*) f=${a#*=};; --onnx=*) test -s ${a#*=} || '
-                    'exit 1;; esac; done\necho "$@" > $f\n')
+    fake.write_text(
+        '#!/bin/sh\nfor a in "$@"; do case $a in --saveEngine=*) f=${a#*=};; --onnx=*) test -s ${a#*=} || '
+        'exit 1;; esac; done\necho "$@" > $f\n'
+    )
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv('PATH', f'{fake.parent}:{os.environ["PATH"]}')
-    path = export(cases['detection'].config, cases['detection'].checkpoint, to='tensorrt', what='backbone',
-                  size=(64, ), dynamic=('batch', 'size'), images=str(pictures), out=str(tmp_path / 'model.engine'))
+    path = export(
+        cases['detection'].config,
+        cases['detection'].checkpoint,
+        to='tensorrt',
+        what='backbone',
+        size=(64,),
+        dynamic=('batch', 'size'),
+        images=str(pictures),
+        out=str(tmp_path / 'model.engine'),
+    )
     arguments = path.read_text()
     assert '--fp16' in arguments and '--minShapes=image:1x3x' in arguments and '--maxShapes=image:8x3x' in arguments
     assert about_file(path).is_file() and not list(tmp_path.glob('*.onnx'))
@@ -260,7 +355,7 @@ def test_operators_that_tensorrt_does_not_list_are_found(tmp_path):
         def forward(self, x):
             return torch.det(x)
 
-    torch.onnx.export(Unlisted(), (torch.rand(1, 3, 4, 4), ), str(tmp_path / 'det.onnx'), dynamo=False)
+    torch.onnx.export(Unlisted(), (torch.rand(1, 3, 4, 4),), str(tmp_path / 'det.onnx'), dynamo=False)
     assert backends.unlisted_operators(tmp_path / 'det.onnx') == ['Det']
 
 
@@ -273,10 +368,17 @@ def test_nms_in_onnx_is_nms_per_class(tmp_path):
     corner = torch.rand(3, 40, 2, generator=generator) * 20
     boxes = torch.cat((corner, corner + 5 + torch.rand(3, 40, 2, generator=generator) * 10), dim=2)
     scores = torch.rand(3, 40, generator=generator)
-    torch.onnx.export(Nms(), (boxes, scores), str(tmp_path / 'nms.onnx'), input_names=['boxes', 'scores'],
-                      opset_version=17, dynamo=False)
-    found = onnxruntime.InferenceSession(str(tmp_path / 'nms.onnx')).run(None, dict(boxes=boxes.numpy(),
-                                                                                    scores=scores.numpy()))[0]
+    torch.onnx.export(
+        Nms(),
+        (boxes, scores),
+        str(tmp_path / 'nms.onnx'),
+        input_names=['boxes', 'scores'],
+        opset_version=17,
+        dynamo=False,
+    )
+    found = onnxruntime.InferenceSession(str(tmp_path / 'nms.onnx')).run(
+        None, dict(boxes=boxes.numpy(), scores=scores.numpy())
+    )[0]
     assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, Nms()(boxes, scores).tolist()))
     assert len(found) > 9 and np.bincount(found[:, 0]).max() <= 5
 
@@ -288,14 +390,17 @@ def test_pooling_by_products_is_adaptive_pooling(size, out):
     torch.testing.assert_close(ExportableAdaptiveAvgPool2d(out)(x), torch.nn.AdaptiveAvgPool2d(out)(x))
 
 
-@pytest.mark.parametrize('change, words', [
-    (dict(roi_head=dict(type='CascadeRoIHead')), 'CascadeRoIHead as roi_head'),
-    (dict(rpn_head=dict(type='GARPNHead')), 'GARPNHead as rpn_head'),
-])
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (dict(roi_head=dict(type='CascadeRoIHead')), 'CascadeRoIHead as roi_head'),
+        (dict(rpn_head=dict(type='GARPNHead')), 'GARPNHead as rpn_head'),
+    ],
+)
 def test_other_detectors_are_named(change, words):
     model = build(tiny_config('detection'))
     for name, part in change.items():
-        getattr(model, name).__class__ = type(part['type'], (type(getattr(model, name)), ), {})
+        getattr(model, name).__class__ = type(part['type'], (type(getattr(model, name)),), {})
     with pytest.raises(UserError, match=words):
         make_graph(model, 'model')
 
@@ -308,48 +413,89 @@ def test_a_bare_backbone_and_strangers():
 
 @pytest.mark.parametrize('kind, folder', [('detection', 'coco_tiny/val2017'), ('upernet', 'ade_tiny/images')])
 def test_parity_on_real_photographs(kind, folder, cases, tmp_path):
-    path = export(cases[kind].config, cases[kind].checkpoint, dynamic=('size', ), images=str(shared('data', folder)),
-                  image_count=2, size=(256, 256), out=str(tmp_path / 'model.onnx'))
+    path = export(
+        cases[kind].config,
+        cases[kind].checkpoint,
+        dynamic=('size',),
+        images=str(shared('data', folder)),
+        image_count=2,
+        size=(256, 256),
+        out=str(tmp_path / 'model.onnx'),
+    )
     assert json.loads(about_file(path).read_text())['compared']['images'] == 2
 
 
 def test_the_command_and_the_runner_without_any_mm_package(cases, pictures, tmp_path):
     case = cases['detection']
-    result = run_tool('tools/export.py', case.config, case.checkpoint, '--images', pictures, '--dynamic', 'size',
-                      '--out', tmp_path / 'model.onnx')
+    result = run_tool(
+        'tools/export.py',
+        case.config,
+        case.checkpoint,
+        '--images',
+        pictures,
+        '--dynamic',
+        'size',
+        '--out',
+        tmp_path / 'model.onnx',
+    )
     assert '[5/5] moving it' in result.stdout and 'unmatched detections 0' in result.stdout
     shutil.copy(ROOT / 'nextvit_mm' / 'deploy' / 'runner.py', tmp_path)
     for name in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'cv2', 'nextvit_mm'):  # importing one fails
         (tmp_path / f'{name}.py').write_text('raise ImportError("not for the runner")')
-    drawn = subprocess.run([sys.executable, 'runner.py', 'model.onnx', str(pictures / '1.png'), '--out', 'drawn.png',
-                            '--score-thr', '0.1'], cwd=tmp_path, capture_output=True, text=True)
+    drawn = subprocess.run(
+        [
+            sys.executable,
+            'runner.py',
+            'model.onnx',
+            str(pictures / '1.png'),
+            '--out',
+            'drawn.png',
+            '--score-thr',
+            '0.1',
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert drawn.returncode == 0, drawn.stderr
     assert ' at ' in drawn.stdout and Image.open(tmp_path / 'drawn.png').size == (505, 400)
-    failed = subprocess.run([sys.executable, 'runner.py', 'model.onnx', 'missing.png'], cwd=tmp_path,
-                            capture_output=True, text=True)
+    failed = subprocess.run(
+        [sys.executable, 'runner.py', 'model.onnx', 'missing.png'], cwd=tmp_path, capture_output=True, text=True
+    )
     assert failed.returncode == 2 and 'missing.png' in failed.stderr and 'Traceback' not in failed.stderr
 
 
 def test_the_package_comes_without_what_it_may_not_need():
-    code = ('import sys, nextvit_mm.deploy; '
-            'print([m for m in ("onnx", "openvino", "nncf", "coremltools", "onnxruntime") if m in sys.modules])')
+    code = (
+        'import sys, nextvit_mm.deploy; '
+        'print([m for m in ("onnx", "openvino", "nncf", "coremltools", "onnxruntime") if m in sys.modules])'
+    )
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
 
 
 def test_configs_say_how_pictures_are_resized(cases):
-    from nextvit_mm.deploy.describe import resize_rule
+    from nextvit_mm.deploy.info import resize_rule
+
     recipe = Config.fromfile(ROOT / 'configs' / 'detection' / 'mask_rcnn_nextvit_s_1x.py')
-    assert resize_rule(recipe, 'detection', None, ('size', )) == (
-        dict(long_short=[1333, 800], interpolation='bilinear'), None)
+    assert resize_rule(recipe, 'detection', None, ('size',)) == (
+        dict(long_short=[1333, 800], interpolation='bilinear'),
+        None,
+    )
     assert resize_rule(recipe, 'detection', None, ()) == (
-        dict(canvas=[800, 1333], interpolation='bilinear'), [800, 1333])
+        dict(canvas=[800, 1333], interpolation='bilinear'),
+        [800, 1333],
+    )
     ade = Config.fromfile(ROOT / 'configs' / 'segmentation' / 'upernet_nextvit_s_160k.py')
-    assert resize_rule(ade, 'segmentation', None, ('size', ))[0]['long_short'] == [2048, 512]
+    assert resize_rule(ade, 'segmentation', None, ('size',))[0]['long_short'] == [2048, 512]
     assert resize_rule(ade, 'segmentation', (512, 512), ()) == (
-        dict(canvas=[512, 512], interpolation='bilinear'), [512, 512])
+        dict(canvas=[512, 512], interpolation='bilinear'),
+        [512, 512],
+    )
     cls = cases['classification'].cfg
     assert resize_rule(cls, 'classification', None, ()) == (
-        dict(short_edge=72, center_crop=[64, 64], interpolation='bicubic'), [64, 64])
+        dict(short_edge=72, center_crop=[64, 64], interpolation='bicubic'),
+        [64, 64],
+    )
     assert resize_rule(cls, 'classification', (128, 128), ())[0]['short_edge'] == 144
 
 
@@ -368,7 +514,6 @@ def test_published_classifiers_test_and_export(size, tmp_path):
     assert about['resize'] == dict(short_edge=256, center_crop=[224, 224], interpolation='bicubic')
     assert about['input']['color'] == 'RGB' and len(about['classes']) == 1000 and about['pictures']['test'] == 'config'
     if size == 's':
-        from nextvit_mm.engine import test
-        found = test(config, str(path), work_dir=str(tmp_path / 'work'), data_root=str(tmp_path / 'imagenet'))
+        found = evaluate(config, str(path), work_dir=str(tmp_path / 'work'), data_root=str(tmp_path / 'imagenet'))
         # The same picture in two classes: of both, one at most is the first of all.
         assert found['accuracy/top1'] in (0.0, 50.0)

@@ -1,4 +1,5 @@
 """Folding: the same results with fewer norms, to the last digits that the arithmetic allows."""
+
 import copy
 
 import pytest
@@ -33,9 +34,20 @@ def test_folding_changes_no_result(sr_mode, out_norm, size, dtype, limit):
     assert_same(tiny(out_norm=out_norm, sr_mode=sr_mode), size, dtype, limit)
 
 
-@pytest.mark.parametrize('arch, out_norm', [('small', 'none'), ('small', 'last'), ('small', 'all'), ('base', 'none'),
-                                            ('base', 'last'), ('base', 'all'), ('large', 'none'), ('large', 'last'),
-                                            ('large', 'all')])
+@pytest.mark.parametrize(
+    'arch, out_norm',
+    [
+        ('small', 'none'),
+        ('small', 'last'),
+        ('small', 'all'),
+        ('base', 'none'),
+        ('base', 'last'),
+        ('base', 'all'),
+        ('large', 'none'),
+        ('large', 'last'),
+        ('large', 'all'),
+    ],
+)
 def test_every_published_size_at_odd_sizes(arch, out_norm):
     torch.manual_seed(0)
     # With torch's own weights: with larger ones so deep a network's attention saturates, and float32 itself is further
@@ -45,12 +57,15 @@ def test_every_published_size_at_odd_sizes(arch, out_norm):
         assert_same(model, (65, 47), dtype, limit)
 
 
-@pytest.mark.parametrize('kwargs, left', [
-    (dict(), []),
-    (dict(out_norm='last'), ['norm3']),
-    (dict(out_norm='all'), ['norm0', 'norm1', 'norm2', 'norm3']),
-    (dict(out_norm='all', out_indices=(1, 3)), ['norm1', 'norm3']),
-])
+@pytest.mark.parametrize(
+    'kwargs, left',
+    [
+        (dict(), []),
+        (dict(out_norm='last'), ['norm3']),
+        (dict(out_norm='all'), ['norm0', 'norm1', 'norm2', 'norm3']),
+        (dict(out_norm='all', out_indices=(1, 3)), ['norm1', 'norm3']),
+    ],
+)
 def test_only_norms_that_leave_the_network_stay(kwargs, left):
     model = tiny(**kwargs).eval()
     folded = fold(model)
@@ -127,8 +142,9 @@ def test_a_classifier_with_another_head_keeps_its_norm():
 
 def test_folded_models_are_refused_for_training(tmp_path):
     torch.save(fold(tiny()).state_dict(), tmp_path / 'folded.pth')
-    model = MODELS.build(dict(type='NextViT', arch=TINY,
-                              init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'folded.pth'))))
+    model = MODELS.build(
+        dict(type='NextViT', arch=TINY, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'folded.pth')))
+    )
     with pytest.raises(UserError, match='folded'):
         model.init_weights()
 

@@ -1,4 +1,5 @@
 """The blocks of a stage by name: r = 0 and r = 1, other networks' blocks, and a user's own."""
+
 import copy
 
 import pytest
@@ -30,8 +31,10 @@ def ntb(mix_ratio: float, in_channels: int = 32) -> NTB:
     return randomise(NTB(in_channels, 64, 2, stage, 0.0, OPTIONS)).eval()
 
 
-@pytest.mark.parametrize('mix_ratio, widths', [(0, (0, 64)), (0.25, (16, 48)), (0.5, (32, 32)), (0.75, (48, 16)),
-                                               (1, (64, 0)), (1.0, (64, 0))])
+@pytest.mark.parametrize(
+    'mix_ratio, widths',
+    [(0, (0, 64)), (0.25, (16, 48)), (0.5, (32, 32)), (0.75, (48, 16)), (1, (64, 0)), (1.0, (64, 0))],
+)
 def test_the_width_is_split_between_the_branches(mix_ratio, widths):
     assert split_ntb_channels(64, mix_ratio, head_dim=16) == widths
 
@@ -63,8 +66,9 @@ def test_every_parameter_of_one_branch_learns(mix_ratio):
     assert all(parameter.grad is not None for parameter in backbone.parameters())
 
 
-@pytest.mark.parametrize('changes', [dict(mix_ratio=0.0), dict(mix_ratio=1.0),
-                                     *(dict(conv_block=name) for name in PEERS)], ids=str)
+@pytest.mark.parametrize(
+    'changes', [dict(mix_ratio=0.0), dict(mix_ratio=1.0), *(dict(conv_block=name) for name in PEERS)], ids=str
+)
 def test_folding_and_odd_sizes(changes):
     if changes.get('conv_block', '') in PEERS[:4]:
         pytest.importorskip('mmpretrain')

@@ -1,4 +1,5 @@
 """The backbone goes through every door that leads out of eager mode."""
+
 import io
 
 import onnxruntime
@@ -28,7 +29,7 @@ def test_torch_compile_fullgraph_with_dynamic_sizes():
     assert_equal_outputs(torch.compile(model, fullgraph=True, dynamic=True, backend='eager'), model)
     torch._dynamo.reset()
     stage = dict(num_ncb=1, num_ntb=1, ncb_channels=32, ntb_channels=64, sr_ratio=2, head_dim=16)
-    model = randomise(NextViT(dict(stem_channels=(8, 8, 16), stages=[stage]), out_indices=(0, ))).eval()
+    model = randomise(NextViT(dict(stem_channels=(8, 8, 16), stages=[stage]), out_indices=(0,))).eval()
     assert_equal_outputs(torch.compile(model, fullgraph=True, dynamic=True), model)
 
 
@@ -47,9 +48,12 @@ def test_torch_compile_fullgraph_in_training():
 @pytest.mark.parametrize('sr_mode', ['tokens', 'windows'])
 def test_torch_export_with_dynamic_height_and_width(sr_mode):
     model = tiny(sr_mode=sr_mode).eval()
-    dims = {0: torch.export.Dim('batch', min=1), 2: torch.export.Dim('height', min=33),
-            3: torch.export.Dim('width', min=33)}
-    program = torch.export.export(model, (torch.rand(2, 3, 64, 96), ), dynamic_shapes=(dims, ))
+    dims = {
+        0: torch.export.Dim('batch', min=1),
+        2: torch.export.Dim('height', min=33),
+        3: torch.export.Dim('width', min=33),
+    }
+    program = torch.export.export(model, (torch.rand(2, 3, 64, 96),), dynamic_shapes=(dims,))
     assert_equal_outputs(program.module(), model, SHAPES + [(1, 3, 33, 129)])
 
 
@@ -62,10 +66,14 @@ def test_torch_jit_trace():
 def test_onnx_with_dynamic_sizes_in_onnxruntime():
     model = tiny().eval()
     buffer = io.BytesIO()
-    dims = {0: torch.export.Dim('batch', min=1), 2: torch.export.Dim('height', min=33),
-            3: torch.export.Dim('width', min=33)}
-    torch.onnx.export(model, (torch.rand(2, 3, 64, 96), ), dynamo=True, dynamic_shapes=(dims, ),
-                      verbose=False).save(buffer)
+    dims = {
+        0: torch.export.Dim('batch', min=1),
+        2: torch.export.Dim('height', min=33),
+        3: torch.export.Dim('width', min=33),
+    }
+    torch.onnx.export(model, (torch.rand(2, 3, 64, 96),), dynamo=True, dynamic_shapes=(dims,), verbose=False).save(
+        buffer
+    )
     session = onnxruntime.InferenceSession(buffer.getvalue())
     name = session.get_inputs()[0].name
     assert_equal_outputs(lambda x: session.run(None, {name: x.numpy()}), model)

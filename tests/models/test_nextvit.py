@@ -1,4 +1,5 @@
 """What a user of an MM backbone may rely on."""
+
 import subprocess
 import sys
 
@@ -32,8 +33,9 @@ def test_shapes_channels_and_strides(size):
         assert x.shape == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
 
 
-@pytest.mark.parametrize('asked, stages', [((3, ), (3, )), ((-1, ), (3, )), ((0, 2), (0, 2)), ((2, 0), (0, 2)),
-                                           ((0, -2), (0, 2)), ([1], (1, ))])
+@pytest.mark.parametrize(
+    'asked, stages', [((3,), (3,)), ((-1,), (3,)), ((0, 2), (0, 2)), ((2, 0), (0, 2)), ((0, -2), (0, 2)), ([1], (1,))]
+)
 def test_out_indices(asked, stages):
     x = torch.rand(1, 3, 64, 64)
     full, part = tiny().eval(), tiny(out_indices=asked).eval()
@@ -46,13 +48,24 @@ def test_out_indices(asked, stages):
     assert part.strides == tuple(full.strides[i] for i in stages)
 
 
-@pytest.mark.parametrize('kwargs, word', [
-    (dict(out_indices=()), 'out_indices'), (dict(out_indices=(4, )), 'out_indices'),
-    (dict(out_indices=(0, -4)), 'twice'), (dict(out_norm='first'), 'out_norm'), (dict(sr_mode='2d'), 'sr_mode'),
-    (dict(frozen_stages=5), 'frozen_stages'), (dict(frozen_stages=-2), 'frozen_stages'),
-    (dict(drop_path_rate=1.0), 'drop_path_rate'), (dict(drop_path_rate='x'), 'drop_path_rate'),
-    (dict(in_channels=0), 'in_channels'), (dict(in_channels='3'), 'in_channels'), (dict(drop_rate=-0.1), 'drop_rate'),
-    (dict(out_norm='last', out_indices=(1, )), 'out_norm')])
+@pytest.mark.parametrize(
+    'kwargs, word',
+    [
+        (dict(out_indices=()), 'out_indices'),
+        (dict(out_indices=(4,)), 'out_indices'),
+        (dict(out_indices=(0, -4)), 'twice'),
+        (dict(out_norm='first'), 'out_norm'),
+        (dict(sr_mode='2d'), 'sr_mode'),
+        (dict(frozen_stages=5), 'frozen_stages'),
+        (dict(frozen_stages=-2), 'frozen_stages'),
+        (dict(drop_path_rate=1.0), 'drop_path_rate'),
+        (dict(drop_path_rate='x'), 'drop_path_rate'),
+        (dict(in_channels=0), 'in_channels'),
+        (dict(in_channels='3'), 'in_channels'),
+        (dict(drop_rate=-0.1), 'drop_rate'),
+        (dict(out_norm='last', out_indices=(1,)), 'out_norm'),
+    ],
+)
 def test_arguments_that_make_no_sense_are_refused(kwargs, word):
     with pytest.raises(ValueError, match=word):
         NextViT(TINY, **kwargs)
@@ -84,9 +97,15 @@ def test_frozen_stages(frozen):
     for part in ['stem'] + [f'stages.{i}' for i in range(4)] + [f'norm{i}' for i in range(4)]:
         frozen_part = part == 'stem' and frozen >= 0 or part != 'stem' and int(part[-1]) < frozen
         same = [torch.equal(before[k], after[k]) for k in before if k.startswith(part + '.')]
-        assert all(same) if frozen_part else not any(
-            torch.equal(before[k], after[k]) for k in before
-            if k.startswith(part + '.') and k.endswith(('weight', 'running_mean'))), part
+        assert (
+            all(same)
+            if frozen_part
+            else not any(
+                torch.equal(before[k], after[k])
+                for k in before
+                if k.startswith(part + '.') and k.endswith(('weight', 'running_mean'))
+            )
+        ), part
 
 
 def test_norm_eval_keeps_statistics_but_trains_parameters():
@@ -153,7 +172,7 @@ def test_drop_path_falls_on_an_ntbs_branches_by_width():
 
 
 def test_sr_tokens_averages_runs_and_drops_the_tail():
-    layer = EMHSA(32, 32, sr_ratio=2, sr_mode='tokens', attn_drop_rate=0., drop_rate=0., norm_cfg=dict(type='BN'))
+    layer = EMHSA(32, 32, sr_ratio=2, sr_mode='tokens', attn_drop_rate=0.0, drop_rate=0.0, norm_cfg=dict(type='BN'))
     x = torch.rand(1, 32, 3, 5)  # 15 tokens: three runs of four, three left over
     expected = x.flatten(2)[..., :12].reshape(1, 32, 3, 4).mean(-1)
     layer.norm = torch.nn.Identity()
@@ -161,14 +180,16 @@ def test_sr_tokens_averages_runs_and_drops_the_tail():
 
 
 def test_sr_windows_averages_squares():
-    layer = EMHSA(32, 32, sr_ratio=2, sr_mode='windows', attn_drop_rate=0., drop_rate=0., norm_cfg=dict(type='BN'))
+    layer = EMHSA(32, 32, sr_ratio=2, sr_mode='windows', attn_drop_rate=0.0, drop_rate=0.0, norm_cfg=dict(type='BN'))
     x = torch.rand(1, 32, 4, 5)
     reduced = layer.pool(x)
     assert reduced.shape == (1, 32, 2, 3)
     assert torch.allclose(reduced[..., 1, 1], x[..., 2:4, 2:4].mean((-1, -2)))
     assert torch.allclose(reduced[..., 1, 2], x[..., 2:4, 4:].mean((-1, -2)))  # over what is there
-    assert not torch.equal(tiny(sr_mode='windows').eval()(torch.ones(1, 3, 64, 64).cumsum(-1))[-1],
-                           tiny().eval()(torch.ones(1, 3, 64, 64).cumsum(-1))[-1])
+    assert not torch.equal(
+        tiny(sr_mode='windows').eval()(torch.ones(1, 3, 64, 64).cumsum(-1))[-1],
+        tiny().eval()(torch.ones(1, 3, 64, 64).cumsum(-1))[-1],
+    )
 
 
 @pytest.mark.parametrize('window', [2, 4])

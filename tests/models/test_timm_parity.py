@@ -1,4 +1,5 @@
 """The released model, as timm implements it, and ours are the same function."""
+
 import pytest
 import timm
 import torch

@@ -2,18 +2,19 @@
 
 Each case gives named arrays: what the operator returns and the gradients of its inputs.
 """
+
 import importlib
 import pkgutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Callable, Dict, Iterator, Tuple
 
 import mmcv.ops
 import numpy as np
 import torch
 from torch import Tensor
 
-Outputs = Dict[str, np.ndarray]
-CASES: Dict[str, Callable[[], Outputs]] = {}
+Outputs = dict[str, np.ndarray]
+CASES: dict[str, Callable[[], Outputs]] = {}
 
 
 def random(seed: int, *shape: int, low: float = 0, high: float = 1) -> Tensor:
@@ -63,6 +64,7 @@ def case(name: str):
     def add(function: Callable[[], Outputs]) -> Callable[[], Outputs]:
         CASES[name] = function
         return function
+
     return add
 
 
@@ -83,8 +85,10 @@ def add_nms_match(name: str, boxes: Tensor, scores: Tensor, threshold: float) ->
     @case(f'nms_match {name}')
     def run() -> Outputs:
         groups = mmcv.ops.nms_match(torch.cat([boxes, scores[:, None]], 1), threshold)
-        return dict(indices=np.array([int(i) for group in groups for i in group]),
-                    lengths=np.array([len(group) for group in groups]))
+        return dict(
+            indices=np.array([int(i) for group in groups for i in group]),
+            lengths=np.array([len(group) for group in groups]),
+        )
 
 
 def add_roi_align(name: str, features: Tensor, rois: Tensor, size, scale=1.0, ratio=0, mode='avg', aligned=True):
@@ -100,19 +104,31 @@ def add_overlaps(name: str, first: Tensor, second: Tensor, **kwargs) -> None:
         return dict(ious=array(mmcv.ops.bbox_overlaps(first, second, **kwargs)))
 
 
-def add_deform(name: str, shape: Tuple[int, ...], outputs: int, kernel: Tuple[int, int], reach: float = 2,
-               modulated: bool = False, bias: bool = False, dtype=torch.float32, **kwargs) -> None:
+def add_deform(
+    name: str,
+    shape: tuple[int, ...],
+    outputs: int,
+    kernel: tuple[int, int],
+    reach: float = 2,
+    modulated: bool = False,
+    bias: bool = False,
+    dtype=torch.float32,
+    **kwargs,
+) -> None:
     """A deformable convolution of maps (N, C, H, W) whose offsets go as far as ``reach`` pixels."""
+
     @case(f'{"modulated_" * modulated}deform_conv {name}')
     def run() -> Outputs:
         groups, parts = kwargs.get('groups', 1), kwargs.get('deform_groups', 1)
         layer = (mmcv.ops.ModulatedDeformConv2d if modulated else mmcv.ops.DeformConv2d)(
-            shape[1], outputs, kernel, bias=bias, **kwargs).to(dtype)
+            shape[1], outputs, kernel, bias=bias, **kwargs
+        ).to(dtype)
         probe = torch.nn.Conv2d(1, 1, kernel, **{k: v for k, v in kwargs.items() if k in PLAIN})
         size = probe(torch.zeros(1, 1, *shape[2:])).shape[2:]
         points = parts * kernel[0] * kernel[1]
-        inputs = dict(input=random(1, *shape, low=-1),
-                      offset=random(2, shape[0], 2 * points, *size, low=-reach, high=reach))
+        inputs = dict(
+            input=random(1, *shape, low=-1), offset=random(2, shape[0], 2 * points, *size, low=-reach, high=reach)
+        )
         if modulated:
             inputs['mask'] = random(3, shape[0], points, *size)
         inputs['weight'] = random(4, outputs, shape[1] // groups, *kernel, low=-1)
@@ -121,15 +137,16 @@ def add_deform(name: str, shape: Tuple[int, ...], outputs: int, kernel: Tuple[in
 
         def function(*values: Tensor) -> Tensor:
             count = 3 if modulated else 2
-            names = ('weight', 'bias')[:len(values) - count]
+            names = ('weight', 'bias')[: len(values) - count]
             return torch.func.functional_call(layer, dict(zip(names, values[count:])), values[:count])
+
         return with_gradients(function, 91, **{key: value.to(dtype) for key, value in inputs.items()})
 
 
 PLAIN = ('stride', 'padding', 'dilation')
 
 
-def add_psa_mask(name: str, mode: str, mask: Tuple[int, int], size: Tuple[int, int]) -> None:
+def add_psa_mask(name: str, mode: str, mask: tuple[int, int], size: tuple[int, int]) -> None:
     @case(f'psa_mask {name}')
     def run() -> Outputs:
         return with_gradients(mmcv.ops.PSAMask(mode, mask), 92, masks=random(1, 2, mask[0] * mask[1], *size))
@@ -174,10 +191,14 @@ def _boxes() -> None:
 def batched() -> Outputs:
     classes = torch.from_numpy(np.random.RandomState(3).randint(0, 4, 200))
     outputs = {}
-    for name, setting in dict(nms=dict(type='nms'), soft=dict(type='soft_nms', min_score=0.02),
-                              split=dict(type='nms', split_thr=50, max_num=40)).items():
-        boxes, kept = mmcv.ops.batched_nms(random_boxes(10, 200), random(12, 200), classes,
-                                           dict(iou_threshold=0.45, **setting))
+    for name, setting in dict(
+        nms=dict(type='nms'),
+        soft=dict(type='soft_nms', min_score=0.02),
+        split=dict(type='nms', split_thr=50, max_num=40),
+    ).items():
+        boxes, kept = mmcv.ops.batched_nms(
+            random_boxes(10, 200), random(12, 200), classes, dict(iou_threshold=0.45, **setting)
+        )
         outputs.update({f'{name}: boxes': array(boxes), f'{name}: indices': array(kept)})
     return outputs
 
@@ -204,10 +225,12 @@ def _deformable() -> None:
     for modulated in (False, True):
         common = dict(modulated=modulated)
         add_deform('3x3', (2, 3, 6, 5), 4, (3, 3), padding=1, **common)
-        add_deform('of two groups, two deformable', (2, 4, 5, 6), 6, (3, 3), padding=1, groups=2, deform_groups=2,
-                   **common)
-        add_deform('stride, dilation, kernel 3x2', (1, 2, 9, 8), 3, (3, 2), stride=2, padding=(2, 1), dilation=2,
-                   **common)
+        add_deform(
+            'of two groups, two deformable', (2, 4, 5, 6), 6, (3, 3), padding=1, groups=2, deform_groups=2, **common
+        )
+        add_deform(
+            'stride, dilation, kernel 3x2', (1, 2, 9, 8), 3, (3, 2), stride=2, padding=(2, 1), dilation=2, **common
+        )
         add_deform('far outside of the map', (2, 2, 4, 4), 2, (3, 3), reach=9, padding=1, **common)
         add_deform('1x1, one picture', (1, 5, 4, 3), 2, (1, 1), **common)
         add_deform('float64', (1, 2, 4, 4), 2, (3, 3), padding=1, dtype=torch.float64, **common)

@@ -1,8 +1,8 @@
-"""Write what mmcv's compiled operators give for every case: ``python -m tests.ops.record``, where they are installed."""
+"""Write what compiled operators give for every case: ``python -m tests.ops.record``, where they are installed."""
+
 import sys
 from pathlib import Path
 
-import mmcv
 import numpy as np
 import torch
 
@@ -15,6 +15,7 @@ RECORDED = Path(__file__).parent / 'data' / 'compiled.npz'
 
 def main() -> None:
     import mmcv._ext
+
     if in_use():
         sys.exit(f'mmcv {mmcv.__version__} has no compiled operators here: there is nothing to record')
     with operators(mmcv._ext):

@@ -1,4 +1,5 @@
 """The operators against mmcv's compiled ones: called beside them, or else against figures recorded from them."""
+
 import platform
 from types import SimpleNamespace
 
@@ -12,8 +13,16 @@ from .cases import CASES, operators, random, random_rois
 from .record import RECORDED
 
 OURS = SimpleNamespace(**{name: operator.function for name, operator in table.OPERATORS.items()})
-EXACT = ('nms', 'nms_match', 'batched_nms', 'bbox_overlaps', 'psa_mask', 'soft_nms naive', 'soft_nms linear',
-         'roi_align avg')
+EXACT = (
+    'nms',
+    'nms_match',
+    'batched_nms',
+    'bbox_overlaps',
+    'psa_mask',
+    'soft_nms naive',
+    'soft_nms linear',
+    'roi_align avg',
+)
 HALF = 0.01  # mmcv computes half precision in half precision, here it is float32
 
 
@@ -48,6 +57,7 @@ def test_equals_what_was_recorded(name, recorded):
 @pytest.mark.parametrize('name', CASES)
 def test_equals_compiled(name):
     import mmcv._ext
+
     with operators(mmcv._ext):
         compiled = CASES[name]()
     with operators(OURS):
@@ -59,6 +69,7 @@ def test_half_precision_is_closer_to_the_truth_than_compiled(recorded):
     name = 'roi_align avg, half precision'
     with operators(OURS):
         ours = CASES[name]()['output'].astype(float)
-        truth = RoIAlign(2, 0.25, 2)(random(20, 2, 3, 12, 17, low=-1).half().double(),
-                                     random_rois(21, 9, 2).half().double()).numpy()
+        truth = RoIAlign(2, 0.25, 2)(
+            random(20, 2, 3, 12, 17, low=-1).half().double(), random_rois(21, 9, 2).half().double()
+        ).numpy()
     assert np.abs(ours - truth).max() < np.abs(recorded[f'{name}/output'].astype(float) - truth).max()

@@ -1,9 +1,21 @@
 """Operators that mmcv does not compile for the CPU, against loops written from their definition, and other code."""
+
 import numpy as np
 import pytest
 import torch
-from mmcv.ops import (carafe, deform_conv2d, deform_roi_pool, masked_conv2d, modulated_deform_conv2d, nms, nms_match,
-                      roi_align, roi_pool, sigmoid_focal_loss, softmax_focal_loss)
+from mmcv.ops import (
+    carafe,
+    deform_conv2d,
+    deform_roi_pool,
+    masked_conv2d,
+    modulated_deform_conv2d,
+    nms,
+    nms_match,
+    roi_align,
+    roi_pool,
+    sigmoid_focal_loss,
+    softmax_focal_loss,
+)
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
 from torch.autograd import gradcheck
 
@@ -12,8 +24,10 @@ from nextvit_mm.ops import in_use, points
 from .cases import random, random_boxes, random_rois
 
 DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
-pytestmark = [pytest.mark.parametrize('device', DEVICES),
-              pytest.mark.skipif(not in_use(), reason='mmcv\'s compiled operators are in use')]
+pytestmark = [
+    pytest.mark.parametrize('device', DEVICES),
+    pytest.mark.skipif(not in_use(), reason="mmcv's compiled operators are in use"),
+]
 
 
 def close(ours: torch.Tensor, theirs, limit: float = 1e-6) -> None:
@@ -69,8 +83,10 @@ def test_narrow_inputs_are_computed_in_float32(device, dtype):
 def test_roi_align_equals_its_formula_in_torch(device, ratio, aligned):
     features, rois = random(1, 2, 3, 9, 14).to(device), random_rois(2, 12, 2, 60, -20).to(device)
     inputs = [features.clone().requires_grad_() for _ in range(2)]
-    outputs = [roi_align(inputs[0], rois, (3, 2), 0.25, ratio, 'avg', aligned),
-               points.roi_align(inputs[1], rois, (3, 2), 0.25, ratio, aligned)]
+    outputs = [
+        roi_align(inputs[0], rois, (3, 2), 0.25, ratio, 'avg', aligned),
+        points.roi_align(inputs[1], rois, (3, 2), 0.25, ratio, aligned),
+    ]
     close(outputs[0], outputs[1])
     for output in outputs:
         (output * output.detach()).sum().backward()
@@ -87,7 +103,7 @@ def pooled(features, roi, size, scale):
         rows = np.clip([np.floor(ph * step[0] + y1), np.ceil((ph + 1) * step[0] + y1)], 0, height).astype(int)
         columns = np.clip([np.floor(pw * step[1] + x1), np.ceil((pw + 1) * step[1] + x1)], 0, width).astype(int)
         for c in range(len(features)):
-            window = features[c, rows[0]:rows[1], columns[0]:columns[1]]
+            window = features[c, rows[0] : rows[1], columns[0] : columns[1]]
             if window.size:
                 row, column = np.unravel_index(window.argmax(), window.shape)
                 values[c, ph, pw] = window.max()
@@ -123,11 +139,21 @@ def test_deform_roi_pool(device):
     side = rois[:, 3:] - rois[:, 1:3]
     move = side * rois.new_tensor([0.5, -0.25]) * 0.1
     moved = rois + torch.cat([move.new_zeros(5, 1), move, move], 1)
-    close(deform_roi_pool(features, rois, offset, (2, 3), 0.25, 2, 0.1),
-          roi_align(features, moved, (2, 3), 0.25, 2, 'avg', True), 1e-12)
-    features, rois, offset = features[..., :6, :7].contiguous(), rois[:3], random(4, 3, 2, 2, 3, low=-1).double().to(device).requires_grad_()
-    assert gradcheck(lambda x, o: deform_roi_pool(x, rois, o, (2, 3), 0.25, 2, 0.1),
-                     (features.requires_grad_(), offset), nondet_tol=1e-12)
+    close(
+        deform_roi_pool(features, rois, offset, (2, 3), 0.25, 2, 0.1),
+        roi_align(features, moved, (2, 3), 0.25, 2, 'avg', True),
+        1e-12,
+    )
+    features, rois, offset = (
+        features[..., :6, :7].contiguous(),
+        rois[:3],
+        random(4, 3, 2, 2, 3, low=-1).double().to(device).requires_grad_(),
+    )
+    assert gradcheck(
+        lambda x, o: deform_roi_pool(x, rois, o, (2, 3), 0.25, 2, 0.1),
+        (features.requires_grad_(), offset),
+        nondet_tol=1e-12,
+    )
 
 
 @pytest.mark.parametrize('groups', [1, 2])
@@ -192,7 +218,7 @@ def test_softmax_focal_loss(device, weighted):
     weight = random(3, 5).double().to(device) if weighted else None
     entropy = torch.nn.functional.cross_entropy(logits, target, weight=weight, reduction='none', ignore_index=-1)
     p = logits.softmax(1).gather(1, target.clamp(min=0)[:, None])[:, 0]
-    expected = 0.3 * (1 - p)**1.7 * entropy
+    expected = 0.3 * (1 - p) ** 1.7 * entropy
     ours = softmax_focal_loss(logits, target, 1.7, 0.3, weight, 'none')
     assert (target < 0).any()
     close(ours, expected, 1e-12)

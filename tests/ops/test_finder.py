@@ -1,4 +1,5 @@
 """How mmcv, MMDetection and their tools find the operators, each in a fresh process."""
+
 import importlib
 import importlib.util
 import pkgutil
@@ -17,9 +18,9 @@ from nextvit_mm.ops import in_use
 
 from ..conftest import DEMO, ROOT, run_tool
 
-pytestmark = pytest.mark.skipif(not in_use(), reason='mmcv\'s compiled operators are in use')
+pytestmark = pytest.mark.skipif(not in_use(), reason="mmcv's compiled operators are in use")
 
-WITHOUT = '''
+WITHOUT = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
@@ -27,9 +28,9 @@ class Absent:
             raise ModuleNotFoundError(f'No module named {{name!r}}')
 sys.meta_path.insert(0, Absent())
 import nextvit_mm
-'''
+"""
 # Random weights of a small network: what is tested is that MMDetection's own functions get to their operators.
-DETECT = f'''
+DETECT = f"""
 import numpy as np
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
@@ -44,7 +45,7 @@ model = init_detector(config, device='cpu', palette='random')
 print('detector', len(inference_detector(model, picture).pred_instances.bboxes))
 inferencer = DetInferencer('config.py', device='cpu', palette='random', show_progress=False)
 print('inferencer', sorted(inferencer(picture, no_save_pred=True)['predictions'][0]))
-'''
+"""
 
 
 def python(code: str, check: bool = True, cwd=ROOT, **env: str) -> subprocess.CompletedProcess:
@@ -56,32 +57,37 @@ def test_module_looks_like_any_other():
     assert pkgutil.find_loader('mmcv._ext') is not None
     assert check_ops_exist() and 'torchvision' in collect_env()['MMCV Compiler']
     with pytest.raises(AttributeError):
-        mmcv._ext._private
+        getattr(mmcv._ext, '_private')  # noqa: B009  (the statement alone would be one without effect)
 
 
 def test_missing_operator_names_itself_its_caller_and_the_way_out():
     with pytest.raises(UserError, match=r'operator nms_rotated, which mmcv\.ops\.nms\.nms_rotated calls.*mim install'):
         nms_rotated(torch.rand(2, 5), torch.rand(2), 0.5)
-    with pytest.raises(UserError, match=r'three_nn_forward, which mmcv\.ops\.three_nn\.ThreeNN.*COMPILED_OPS=1') as error:
+    with pytest.raises(
+        UserError, match=r'three_nn_forward, which mmcv\.ops\.three_nn\.ThreeNN.*COMPILED_OPS=1'
+    ) as error:
         three_nn(torch.rand(1, 4, 3), torch.rand(1, 4, 3))
     assert '\n' not in str(error.value)
 
 
 def test_without_torchvision_and_the_mm_libraries():
     """The package imports; mmcv.ops says in one line what is missing, as the error that MMSegmentation catches."""
-    code = WITHOUT.format(names={'torchvision', 'mmdet', 'mmseg', 'mmpretrain'}) + '''
+    code = (
+        WITHOUT.format(names={'torchvision', 'mmdet', 'mmseg', 'mmpretrain'})
+        + """
 try:
     import mmcv.ops
 except ModuleNotFoundError as error:
     print('SAID', error)
-'''
+"""
+    )
     said = python(code).stdout
     assert 'SAID this mmcv has no compiled operators' in said and 'install the torchvision of this torch' in said
 
 
 def test_switched_off_and_on_again():
     """Nothing remains of a failed import: with the operators back, the same process goes on."""
-    code = '''
+    code = """
 import os, nextvit_mm
 try:
     import mmdet.models
@@ -90,7 +96,7 @@ except ModuleNotFoundError as error:
 del os.environ['NEXTVIT_MM_OPS']
 import mmdet.models
 from mmcv.ops import nms
-'''
+"""
     assert "SAID No module named 'mmcv._ext'" in python(code, NEXTVIT_MM_OPS='0').stdout
 
 
@@ -117,8 +123,9 @@ def test_own_script(tmp_path):
 def test_script_that_knows_nothing_of_this_package(tmp_path):
     """python -m nextvit_mm.ops SCRIPT.py ARGUMENTS."""
     (tmp_path / 'helper.py').write_text('NAME = "beside"')
-    (tmp_path / 'script.py').write_text('import sys\nfrom helper import NAME\nfrom mmdet.apis import init_detector\n'
-                                        'print(NAME, sys.argv[1:], __name__)')
+    (tmp_path / 'script.py').write_text(
+        'import sys\nfrom helper import NAME\nfrom mmdet.apis import init_detector\nprint(NAME, sys.argv[1:], __name__)'
+    )
     said = run_tool('-m', 'nextvit_mm.ops', tmp_path / 'script.py', '--a', 'b', PYTHONPATH=str(ROOT)).stdout
     assert said == "beside ['--a', 'b'] __main__\n"
     wrong = run_tool('-m', 'nextvit_mm.ops', 'none.py', check=False)
@@ -127,11 +134,11 @@ def test_script_that_knows_nothing_of_this_package(tmp_path):
 
 def test_mmdetections_own_tool_by_custom_imports():
     """A config that imports this package is enough for a tool that reads it first, as MMDetection's train.py does."""
-    python(f'''
+    python(f"""
 import sys
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 assert 'mmcv.ops' not in sys.modules and 'nextvit_mm' not in sys.modules
 Config.fromfile({DEMO!r})
 import mmdet.models
-''')
+""")

@@ -1,11 +1,12 @@
 """Tables 1, 2, 7, 8 and 9: trained on the demo data, timed, printed."""
+
 import csv
 import io
 import json
 
 import pytest
 
-from nextvit_mm.datasets import DigitsConfig
+from nextvit_mm.demo import DigitsConfig
 from nextvit_mm.errors import UserError
 from nextvit_mm.reproduction import ablation
 
@@ -29,9 +30,21 @@ def rows(table8):
 def write_result(folder, config, metric, task='segmentation', seed=0, iterations=250):
     folder = folder / task / config / f'seed{seed}'
     folder.mkdir(parents=True)
-    (folder / ablation.RESULT).write_text(json.dumps(dict(
-        task=task, config=config, seed=seed, metric=metric, iterations=iterations, batch_size=4, seconds=60.0,
-        threads=2, settings={})))
+    (folder / ablation.RESULT).write_text(
+        json.dumps(
+            dict(
+                task=task,
+                config=config,
+                seed=seed,
+                metric=metric,
+                iterations=iterations,
+                batch_size=4,
+                seconds=60.0,
+                threads=2,
+                settings={},
+            )
+        )
+    )
     return folder
 
 
@@ -93,17 +106,34 @@ def test_latencies_are_measured_beside_next_vit_s(rows):
 
 
 def test_rows_train_on_the_demo_data(digits, tmp_path, capsys):
-    options = {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'train_dataloader.batch_size': 2,
-               'model.data_preprocessor.size': (64, 64)}
+    options = {
+        'train_cfg.max_iters': 2,
+        'train_cfg.val_interval': 2,
+        'train_dataloader.batch_size': 2,
+        'model.data_preprocessor.size': (64, 64),
+    }
     for _ in range(2):  # the second time it is done before
-        ablation.train_rows([8], ['segmentation'], str(digits), str(tmp_path), cfg_options=options,
-                            configs=['table8_r000'], digits=DigitsConfig(train=8, val=4, size=64))
+        ablation.train_rows(
+            [8],
+            ['segmentation'],
+            str(digits),
+            str(tmp_path),
+            cfg_options=options,
+            configs=['table8_r000'],
+            digits=DigitsConfig(train=8, val=4, size=64),
+        )
     folder = tmp_path / 'segmentation' / 'table8_r000' / 'seed0'
     result = ablation.read_result(folder)
     assert (result['iterations'], result['batch_size']) == (2, 2) and 0 <= result['metric'] <= 100
     with pytest.raises(UserError, match='was run with other settings'):
-        ablation.train_rows([8], ['segmentation'], str(digits), str(tmp_path), configs=['table8_r000'],
-                            digits=DigitsConfig(train=8, val=4, size=64))
+        ablation.train_rows(
+            [8],
+            ['segmentation'],
+            str(digits),
+            str(tmp_path),
+            configs=['table8_r000'],
+            digits=DigitsConfig(train=8, val=4, size=64),
+        )
     assert not list(folder.glob('*.pth')) and 'done before' in capsys.readouterr().out
 
 
@@ -112,7 +142,9 @@ def test_the_tool(tmp_path):
     run_tool(ROOT / 'tools' / 'reproduce.py', '--table', '9', '--format', 'markdown', '--out', out)
     text = out.read_text()
     assert text.count('\n| ') == 4 and 'were not legible' in text
-    for arguments, message in ((['--table', '9', '--plot', 'x.png'], '--plot is for tables 4, 5, 6'),
-                               (['--table', '4', '--latency'], '--latency is for tables 1, 2, 7, 8, 9')):
+    for arguments, message in (
+        (['--table', '9', '--plot', 'x.png'], '--plot is for tables 4, 5, 6'),
+        (['--table', '4', '--latency'], '--latency is for tables 1, 2, 7, 8, 9'),
+    ):
         result = run_tool(ROOT / 'tools' / 'reproduce.py', *arguments, check=False)
         assert result.returncode == 2 and message in result.stderr

@@ -1,4 +1,5 @@
 """The published classification runs: as data, in the hook, the report and Table 4."""
+
 import csv
 import io
 import json
@@ -8,10 +9,19 @@ import numpy as np
 import pytest
 
 from nextvit_mm.errors import UserError
-from nextvit_mm.reproduction import hook as hook_module, list_runs, load_run
-from nextvit_mm.reproduction.compare import (EPOCH_LOSS_BAND, HEADLINES, TOP1_BAND, Comparison, is_printed_rate,
-                                             loss_band, metrics_outside, plan_comparison, same_schedule_iteration)
-from nextvit_mm.reproduction.published import PublishedEpochs
+from nextvit_mm.published import PublishedEpochs, list_runs, load_run
+from nextvit_mm.reproduction import hook as hook_module
+from nextvit_mm.reproduction.compare import (
+    EPOCH_LOSS_BAND,
+    HEADLINES,
+    TOP1_BAND,
+    Comparison,
+    is_printed_rate,
+    loss_band,
+    metrics_outside,
+    plan_comparison,
+    same_schedule_iteration,
+)
 from nextvit_mm.reproduction.report import RunReport, compare_run
 from nextvit_mm.reproduction.tables import find_runs, footnotes, make_table, print_table
 
@@ -19,8 +29,14 @@ from .test_hook import LR, build_runner, train  # noqa: F401 (a fixture)
 from .test_tables import write_config
 
 RUNS = [name for name in list_runs() if name.startswith('nextvit_')]
-BEST = dict(nextvit_small_in1k_224=82.49, nextvit_base_in1k_224=83.21, nextvit_large_in1k_224=83.58,
-            nextvit_small_in1k_384=83.58, nextvit_base_in1k_384=84.27, nextvit_large_in1k_384=84.68)
+BEST = dict(
+    nextvit_small_in1k_224=82.49,
+    nextvit_base_in1k_224=83.21,
+    nextvit_large_in1k_224=83.58,
+    nextvit_small_in1k_384=83.58,
+    nextvit_base_in1k_384=84.27,
+    nextvit_large_in1k_384=84.68,
+)
 SMALL = load_run('nextvit_small_in1k_224')
 
 
@@ -29,8 +45,11 @@ def test_epochs_are_means_and_evaluations(name):
     run = load_run(name)
     assert isinstance(run, PublishedEpochs) and len(run.train) == len(run.val) == run.length
     assert run.epoch_length == run.WINDOW == run.train[0]['iters'] == (625 if name.endswith('224') else 1251)
-    assert [r['iter'] for r in run.train] == [r['iter'] for r in run.val] == [
-        run.epoch_length * i for i in range(1, run.length + 1)]
+    assert (
+        [r['iter'] for r in run.train]
+        == [r['iter'] for r in run.val]
+        == [run.epoch_length * i for i in range(1, run.length + 1)]
+    )
     assert run.max_iters == run.train[-1]['iter']
     assert run.rate_iteration(run.train[0]) == 1 and run.rate_iteration(run.train[1]) == run.epoch_length + 1
     assert round(max(r['accuracy/top1'] for r in run.val), 2) == pytest.approx(BEST[name], abs=0.011)
@@ -39,7 +58,7 @@ def test_epochs_are_means_and_evaluations(name):
 
 def neighbours(values):
     """Each value but the first and last three, and the mean of the six around it."""
-    return [(values[i], np.mean([*values[i - 3:i], *values[i + 1:i + 4]])) for i in range(3, len(values) - 3)]
+    return [(values[i], np.mean([*values[i - 3 : i], *values[i + 1 : i + 4]])) for i in range(3, len(values) - 3)]
 
 
 @pytest.mark.parametrize('name', RUNS)
@@ -50,8 +69,9 @@ def test_the_bands_are_wider_than_the_published_scatter(name):
     assert 0.0045 < losses.std() < 0.0065 and 0.01 < abs(losses).max() < 0.0185
     both = np.minimum(abs(losses[1:]), abs(losses[:-1]))[losses[1:] * losses[:-1] > 0]
     assert both.max() < 0.0135 < EPOCH_LOSS_BAND / 2
-    errors = np.array([abs(value - mean) / (100 - mean) for value, mean in neighbours(
-        [r['accuracy/top1'] for r in run.val])][2:])
+    errors = np.array(
+        [abs(value - mean) / (100 - mean) for value, mean in neighbours([r['accuracy/top1'] for r in run.val])][2:]
+    )
     if name.endswith('384'):
         assert errors.max() < 0.0095
     else:
@@ -65,8 +85,16 @@ def test_top1_is_measured_by_its_error():
     assert metrics_outside({'accuracy/top1': 80.6}, {'accuracy/top1': 82.4}) == ['accuracy/top1']
 
 
-@pytest.mark.parametrize('rate, printed, same', [(1.978197e-3, 1.978e-3, True), (1.0488e-5, 1e-5, True),
-                                                 (1.06e-5, 1e-5, False), (3e-6, 3e-6, True), (4e-6, 3e-6, False)])
+@pytest.mark.parametrize(
+    'rate, printed, same',
+    [
+        (1.978197e-3, 1.978e-3, True),
+        (1.0488e-5, 1e-5, True),
+        (1.06e-5, 1e-5, False),
+        (3e-6, 3e-6, True),
+        (4e-6, 3e-6, False),
+    ],
+)
 def test_rates_with_six_decimals(rate, printed, same):
     assert is_printed_rate(SMALL, rate, printed) is same
 
@@ -92,12 +120,19 @@ def test_another_length_is_not_compared():
 
 # --- the hook -----------------------------------------------------------------------------------------------------
 
+
 def small_epochs(name='nextvit_small_in1k_224', loss=1.0, miou=50.0, lr=LR):
     """Four epochs of 100 iterations of 4 images; two are left over."""
     ends = range(100, 401, 100)
-    return PublishedEpochs(name, 4, 'epochs', 4, 402, train=[dict(epoch=i, iter=e, lr=lr, loss=loss, acc1=1.0)
-                                                            for i, e in enumerate(ends)],
-                           val=[dict(iter=e, mIoU=miou) for e in ends])
+    return PublishedEpochs(
+        name,
+        4,
+        'epochs',
+        4,
+        402,
+        train=[dict(epoch=i, iter=e, lr=lr, loss=loss, acc1=1.0) for i, e in enumerate(ends)],
+        val=[dict(iter=e, mIoU=miou) for e in ends],
+    )
 
 
 def test_the_hook_compares_every_epoch(train):  # noqa: F811
@@ -107,8 +142,10 @@ def test_the_hook_compares_every_epoch(train):  # noqa: F811
     assert 'left the published run' not in log
 
 
-@pytest.mark.parametrize('run, words', [(small_epochs(loss=1.06), 'the loss is 1.0000'),
-                                        (small_epochs(lr=0.010001), 'learning rate is 1.000e-02')])
+@pytest.mark.parametrize(
+    'run, words',
+    [(small_epochs(loss=1.06), 'the loss is 1.0000'), (small_epochs(lr=0.010001), 'learning rate is 1.000e-02')],
+)
 def test_the_hook_notices_an_epoch_outside(train, run, words):  # noqa: F811
     log = train(run, images=400, epochs=4, pretrained=False)[1]
     assert log.count('left the published run') == 1 and words in log
@@ -119,15 +156,21 @@ def test_epochs_of_half_the_batch_in_the_hook(train):  # noqa: F811
     assert 'i / 2.01' in log and len(re.findall('mean over 201 iterations', log)) == 4
 
 
-@pytest.mark.parametrize('name, cfg, words', [
-    ('nextvit_small_in1k_224', dict(checkpoint='nextvit-small_in1k'), 'from nextvit-small_in1k, the published one from '
-     'random weights'),
-    ('nextvit_small_in1k_384', dict(pretrained=False), 'random weights, the published one from nextvit-small_in1k'),
-    ('nextvit_small_in1k_384', dict(checkpoint='nextvit-base_in1k'), 'from nextvit-base_in1k, the published one'),
-    ('nextvit_small_in1k_384', dict(checkpoint='nextvit-small_6m'), 'from nextvit-small_6m, the published one'),
-    ('nextvit_small_in1k_384', dict(checkpoint='nextvit-small_in1k'), None),
-    ('nextvit_small_in1k_384', dict(checkpoint='work_dirs/nextvit_s_224/epoch_300.pth'), None),
-])
+@pytest.mark.parametrize(
+    'name, cfg, words',
+    [
+        (
+            'nextvit_small_in1k_224',
+            dict(checkpoint='nextvit-small_in1k'),
+            'from nextvit-small_in1k, the published one from random weights',
+        ),
+        ('nextvit_small_in1k_384', dict(pretrained=False), 'random weights, the published one from nextvit-small_in1k'),
+        ('nextvit_small_in1k_384', dict(checkpoint='nextvit-base_in1k'), 'from nextvit-base_in1k, the published one'),
+        ('nextvit_small_in1k_384', dict(checkpoint='nextvit-small_6m'), 'from nextvit-small_6m, the published one'),
+        ('nextvit_small_in1k_384', dict(checkpoint='nextvit-small_in1k'), None),
+        ('nextvit_small_in1k_384', dict(checkpoint='work_dirs/nextvit_s_224/epoch_300.pth'), None),
+    ],
+)
 def test_what_a_classifier_must_start_from(train, name, cfg, words):  # noqa: F811
     log = train(small_epochs(name), images=400, epochs=4, **cfg)[1]
     assert ('not compared' in log) == (words is not None) and (words or '') in log
@@ -136,7 +179,7 @@ def test_what_a_classifier_must_start_from(train, name, cfg, words):  # noqa: F8
 def test_weights_of_the_whole_classifier_count_as_its_start(tmp_path, monkeypatch):
     """A 384 run starts by ``load_from``; in one of 224 that is not the published recipe."""
     for name, off in (('nextvit_small_in1k_384', False), ('nextvit_small_in1k_224', True)):
-        monkeypatch.setattr(hook_module, 'load_run', lambda _: small_epochs(name))
+        monkeypatch.setattr(hook_module, 'load_run', lambda _, name=name: small_epochs(name))
         runner = build_runner(tmp_path / name, images=400, epochs=4, pretrained=False)
         runner.cfg.load_from = 'nextvit-small_in1k'
         runner.train()
@@ -144,6 +187,7 @@ def test_weights_of_the_whole_classifier_count_as_its_start(tmp_path, monkeypatc
 
 
 # --- the report ---------------------------------------------------------------------------------------------------
+
 
 def write_epochs(work_dir, name, epochs, factor=1.0, top1=0.0):
     """A log of a published run itself, of five lines an epoch, and its record."""
@@ -178,13 +222,16 @@ def test_a_classifier_outside_the_bands_in_table_and_picture(tmp_path, capsys):
 
 # --- Table 4 ------------------------------------------------------------------------------------------------------
 
+
 def test_table_4_finds_trained_and_tested_classifiers(tmp_path):
     pytest.importorskip('mmpretrain')
     write_epochs(tmp_path / 'a', 'nextvit_small_in1k_384', epochs=30)
     write_config(tmp_path / 'a', 'nextvit_small_in1k_384')
-    for folder, config in (('b', "custom_hooks = [dict(type='PublishedRunHook', run='nextvit_base_in1k_224')]"),
-                           ('c', "custom_hooks = []\nweights = 'nextvit-large_6m-384'"),
-                           ('d', "weights = 'nextvit-small_6m'")):
+    for folder, config in (
+        ('b', "custom_hooks = [dict(type='PublishedRunHook', run='nextvit_base_in1k_224')]"),
+        ('c', "custom_hooks = []\nweights = 'nextvit-large_6m-384'"),
+        ('d', "weights = 'nextvit-small_6m'"),
+    ):
         file = tmp_path / folder / '20260101_000000' / 'vis_data' / 'config.py'
         file.parent.mkdir(parents=True)
         file.write_text(config + '\n')
@@ -201,8 +248,11 @@ def test_table_4_finds_trained_and_tested_classifiers(tmp_path):
     found = {(r['method'], r['backbone']): r['top-1: ours'] for r in csv.DictReader(io.StringIO(text.getvalue()))}
     assert len(found) == 12 and table.problems == []
     assert {key: value for key, value in found.items() if value != 'not run'} == {
-        ('ImageNet-1K 384', 'Next-ViT-S'): '83.6', ('ImageNet-1K 224', 'Next-ViT-B'): '83.2‡',
-        ('ImageNet-1K 384', 'Next-ViT-L, 6M'): '86.3‡', ('ImageNet-1K 224', 'Next-ViT-S, 6M'): '84.9‡'}
+        ('ImageNet-1K 384', 'Next-ViT-S'): '83.6',
+        ('ImageNet-1K 224', 'Next-ViT-B'): '83.2‡',
+        ('ImageNet-1K 384', 'Next-ViT-L, 6M'): '86.3‡',
+        ('ImageNet-1K 224', 'Next-ViT-S, 6M'): '84.9‡',
+    }
 
 
 def test_a_run_of_other_weights_is_named(tmp_path):
@@ -215,6 +265,7 @@ def test_a_run_of_other_weights_is_named(tmp_path):
 
 def test_the_report_of_a_detector_against_a_classifier_has_nothing_to_compare(tmp_path):
     from .test_report import write_run
+
     write_run(tmp_path, 'fpn_80k_nextvit_small', until=0.3)
     points = RunReport(tmp_path, run='nextvit_small_in1k_224').points()
     assert {p.name for p in points} <= {'loss'}

@@ -2,9 +2,17 @@ import numpy as np
 import pytest
 
 from nextvit_mm.errors import UserError
-from nextvit_mm.reproduction import load_run
-from nextvit_mm.reproduction.compare import (Comparison, loss_is_outside, mean_curve, metrics_outside, plan_comparison,
-                                             published_evaluation, rate_is_published, same_schedule_iteration)
+from nextvit_mm.published import load_run
+from nextvit_mm.reproduction.compare import (
+    Comparison,
+    loss_is_outside,
+    mean_curve,
+    metrics_outside,
+    plan_comparison,
+    published_evaluation,
+    rate_is_published,
+    same_schedule_iteration,
+)
 
 COCO = load_run('mask_rcnn_1x_nextvit_small')
 ADE = load_run('fpn_80k_nextvit_small')
@@ -26,12 +34,15 @@ def test_epochs_of_a_smaller_batch():
     assert plan_comparison(COCO, 2, 12 * 58633, 117266).scale == 8
 
 
-@pytest.mark.parametrize('kwargs, word', [
-    (dict(images_per_iter=16, max_iters=6 * 7330), '703,680'),
-    (dict(images_per_iter=4, max_iters=12 * 7330), '87,960 × 4'),
-    (dict(images_per_iter=16, max_iters=12 * 7330, train_images=5000), '5,000'),
-    (dict(images_per_iter=16, max_iters=12 * 7330, start_problem='it starts from nothing'), 'starts from nothing'),
-])
+@pytest.mark.parametrize(
+    'kwargs, word',
+    [
+        (dict(images_per_iter=16, max_iters=6 * 7330), '703,680'),
+        (dict(images_per_iter=4, max_iters=12 * 7330), '87,960 × 4'),
+        (dict(images_per_iter=16, max_iters=12 * 7330, train_images=5000), '5,000'),
+        (dict(images_per_iter=16, max_iters=12 * 7330, start_problem='it starts from nothing'), 'starts from nothing'),
+    ],
+)
 def test_what_cannot_be_compared_says_why(kwargs, word):
     found = plan_comparison(COCO, **kwargs)
     assert found.scale is None and any(word in remark for remark in found.remarks)
@@ -51,8 +62,10 @@ def test_evaluations_are_found_at_their_place():
     assert published_evaluation(ADE, 6000) is None
 
 
-@pytest.mark.parametrize('rate, printed, same', [(9.98e-5, 9.98e-5, True), (9.9796e-5, 9.98e-5, True),
-                                                 (9.978e-5, 9.98e-5, False), (2e-4, 1e-4, False)])
+@pytest.mark.parametrize(
+    'rate, printed, same',
+    [(9.98e-5, 9.98e-5, True), (9.9796e-5, 9.98e-5, True), (9.978e-5, 9.98e-5, False), (2e-4, 1e-4, False)],
+)
 def test_rates(rate, printed, same):
     assert rate_is_published(rate, printed) is same
 
@@ -67,7 +80,9 @@ def test_bands():
     published = {'coco/bbox_mAP': 0.45, 'coco/segm_mAP': None, 'mIoU': 40.0}
     assert metrics_outside({'coco/bbox_mAP': 0.44, 'mIoU': 38.0}, published) == []
     assert metrics_outside({'coco/bbox_mAP': 0.43, 'coco/segm_mAP': 0.1, 'mIoU': 37.0}, published) == [
-        'coco/bbox_mAP', 'mIoU']
+        'coco/bbox_mAP',
+        'mIoU',
+    ]
 
 
 def test_a_comparison_is_kept_in_the_work_dir(tmp_path):

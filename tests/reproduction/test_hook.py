@@ -1,4 +1,5 @@
 """The hook in real MMEngine runs of a toy model."""
+
 import dataclasses
 import json
 import re
@@ -12,9 +13,10 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
-from nextvit_mm.analysis import read_scalars
 from nextvit_mm.errors import UserError
-from nextvit_mm.reproduction import PublishedRun, hook as hook_module
+from nextvit_mm.published import PublishedRun
+from nextvit_mm.reproduction import hook as hook_module
+from nextvit_mm.utils.logs import read_scalars
 
 from ..conftest import ROOT, run_tool
 
@@ -28,9 +30,14 @@ class SmallRun(PublishedRun):
 def small_run(loss=1.0, miou=50.0, lr=LR) -> PublishedRun:
     """40 iterations of 4 images, evaluated every 10."""
     return SmallRun(
-        'small', 40, 'iters', 4, 100,
+        'small',
+        40,
+        'iters',
+        4,
+        100,
         train=[dict(iter=i, lr=lr, loss=loss, **{'decode.loss_ce': loss / 2}) for i in range(5, 41, 5)],
-        val=[dict(iter=i, mIoU=miou) for i in range(10, 41, 10)])
+        val=[dict(iter=i, mIoU=miou) for i in range(10, 41, 10)],
+    )
 
 
 class Toy(BaseModel):
@@ -47,7 +54,6 @@ class Toy(BaseModel):
 
 
 class Miou(BaseMetric):
-
     def process(self, data_batch, data_samples):
         self.results.append(0)
 
@@ -55,26 +61,51 @@ class Miou(BaseMetric):
         return dict(mIoU=50.0)
 
 
-def build_runner(work_dir, batch_size=4, max_iters=40, images=100, pretrained=True, interval=10, checkpoint='x',
-                 model=None, epochs=None, **kwargs):
+def build_runner(
+    work_dir,
+    batch_size=4,
+    max_iters=40,
+    images=100,
+    pretrained=True,
+    interval=10,
+    checkpoint='x',
+    model=None,
+    epochs=None,
+    **kwargs,
+):
     data = [torch.zeros(1) for _ in range(images)]
     init_cfg = dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint)) if pretrained else {}
     runner = Runner(
-        model or Toy(), str(work_dir),
-        train_dataloader=dict(dataset=data, batch_size=batch_size, collate_fn=dict(type='default_collate'),
-                              sampler=dict(type='DefaultSampler' if epochs else 'InfiniteSampler')),
-        val_dataloader=dict(dataset=data[:4], batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False),
-                            collate_fn=dict(type='default_collate')),
-        val_evaluator=[Miou()], val_cfg=dict(),
-        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=epochs) if epochs else dict(
-            type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 4),
+        model or Toy(),
+        str(work_dir),
+        train_dataloader=dict(
+            dataset=data,
+            batch_size=batch_size,
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler' if epochs else 'InfiniteSampler'),
+        ),
+        val_dataloader=dict(
+            dataset=data[:4],
+            batch_size=4,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'),
+        ),
+        val_evaluator=[Miou()],
+        val_cfg=dict(),
+        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=epochs)
+        if epochs
+        else dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 4),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=LR)),
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=interval, log_metric_by_epoch=bool(epochs)),
-                           checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=20)),
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=interval, log_metric_by_epoch=bool(epochs)),
+            checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=20),
+        ),
         log_processor=dict(by_epoch=bool(epochs)),
         custom_hooks=[dict(type='PublishedRunHook', run='small')],
         cfg=dict(model=dict(backbone=init_cfg)),
-        experiment_name=uuid.uuid4().hex, **kwargs)  # else MMEngine reuses the logger of the last test
+        experiment_name=uuid.uuid4().hex,
+        **kwargs,
+    )  # else MMEngine reuses the logger of the last test
     # data_preprocessor casts; the toy takes the batch as it is
     runner.model.data_preprocessor.forward = lambda data, training=False: dict(inputs=data)
     return runner
@@ -83,19 +114,23 @@ def build_runner(work_dir, batch_size=4, max_iters=40, images=100, pretrained=Tr
 @pytest.fixture
 def train(tmp_path, monkeypatch):
 
-    def _train(run=small_run(), **kwargs):
+    def _train(run=None, **kwargs):
+        run = run or small_run()
         monkeypatch.setattr(hook_module, 'load_run', lambda name: run)
         runner = build_runner(tmp_path / 'work', **kwargs)
         before = {path: len(path.read_text()) for path in tmp_path.rglob('*.log')}  # runs of one second share a file
         runner.train()
-        return runner, ''.join(path.read_text()[before.get(path, 0):] for path in tmp_path.rglob('*.log'))
+        return runner, ''.join(path.read_text()[before.get(path, 0) :] for path in tmp_path.rglob('*.log'))
 
     return _train
 
 
 def scalars(runner):
-    return [json.loads(line) for path in sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))
-            for line in path.read_text().splitlines()]
+    return [
+        json.loads(line)
+        for path in sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))
+        for line in path.read_text().splitlines()
+    ]
 
 
 def test_published_values_stand_beside_the_users(train):
@@ -118,8 +153,9 @@ def test_the_rate_is_compared_too(train):
     assert 'learning rate is 1.000e-02' in train(small_run(lr=0.02))[1]
 
 
-@pytest.mark.parametrize('run, words', [(small_run(loss=1.2), 'the loss is 1.0000'),
-                                        (small_run(miou=53), 'mIoU is 50')])
+@pytest.mark.parametrize(
+    'run, words', [(small_run(loss=1.2), 'the loss is 1.0000'), (small_run(miou=53), 'mIoU is 50')]
+)
 def test_leaving_the_band_is_said_once(train, run, words):
     log = train(run)[1]
     assert log.count('left the published run') == 1 and words in log
@@ -149,10 +185,15 @@ def test_a_smaller_batch_is_laid_over_a_longer_axis(train):
     assert len(re.findall('iteration 20, evaluation', log)) == 1
 
 
-@pytest.mark.parametrize('kwargs, words', [
-    (dict(max_iters=20), '20 × 4 = 80 images'), (dict(images=50), '50 images'),
-    (dict(pretrained=False), 'random weights'), (dict(batch_size=8), '40 × 8')
-])
+@pytest.mark.parametrize(
+    'kwargs, words',
+    [
+        (dict(max_iters=20), '20 × 4 = 80 images'),
+        (dict(images=50), '50 images'),
+        (dict(pretrained=False), 'random weights'),
+        (dict(batch_size=8), '40 × 8'),
+    ],
+)
 def test_off_with_the_reason(train, kwargs, words):
     runner, log = train(**kwargs)
     assert 'not compared with the published run small' in log and words in log
@@ -227,8 +268,18 @@ def test_means_are_over_all_processes(tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    run_tool('-m', 'torch.distributed.run', '--nproc_per_node', 2, '--master_port', port, tmp_path / 'two.py',
-             tmp_path / 'work', PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+    run_tool(
+        '-m',
+        'torch.distributed.run',
+        '--nproc_per_node',
+        2,
+        '--master_port',
+        port,
+        tmp_path / 'two.py',
+        tmp_path / 'work',
+        PYTHONPATH=str(ROOT),
+        OMP_NUM_THREADS='1',
+    )
     log = next((tmp_path / 'work').rglob('*.log')).read_text()
     assert len(re.findall(r'loss +1\.5 \| +1\.52 \| +-0\.02', log)) == 8
     assert 'left the published run' not in log

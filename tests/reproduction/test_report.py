@@ -1,11 +1,12 @@
 """tools/compare_run.py on logs as MMEngine writes them."""
+
 import json
 
 import matplotlib.image
 import pytest
 
 from nextvit_mm.errors import UserError
-from nextvit_mm.reproduction import load_run
+from nextvit_mm.published import load_run
 from nextvit_mm.reproduction.compare import Comparison
 from nextvit_mm.reproduction.report import RunReport, compare_run
 
@@ -23,8 +24,15 @@ def write_run(work_dir, name, until=1.0, scale=1.0, factor=1.0, interval=50, com
             iteration = round((record['iter'] - 500 + (k + 1) * interval) * scale)
             if iteration <= last and record.get('loss') is not None:
                 values = {key: factor * value for key, value in record.items() if 'loss' in key and value is not None}
-                lines.append(dict(lr=record['lr'], **values, iter=iteration, step=iteration,
-                                  **{'published/loss': 1.0, 'published/loss_difference': 0.0}))
+                lines.append(
+                    dict(
+                        lr=record['lr'],
+                        **values,
+                        iter=iteration,
+                        step=iteration,
+                        **{'published/loss': 1.0, 'published/loss_difference': 0.0},
+                    )
+                )
     for number, record in enumerate(run.val, start=1):
         if round(record['iter'] * scale) <= last:
             metrics = {key: value for key, value in record.items() if key != 'iter'}
@@ -116,8 +124,9 @@ def test_a_run_that_diverged_is_outside(tmp_path, capsys):
     write_run(tmp_path, 'fpn_80k_nextvit_small')
     file = next(tmp_path.glob('*/vis_data/scalars.json'))
     records = [json.loads(line) for line in file.read_text().splitlines()]
-    file.write_text('\n'.join(json.dumps({**r, 'loss': float('nan')} if r.get('iter', 0) > 20000 else r)
-                              for r in records))
+    file.write_text(
+        '\n'.join(json.dumps({**r, 'loss': float('nan')} if r.get('iter', 0) > 20000 else r) for r in records)
+    )
     points = [p for p in compare_run(str(tmp_path)).points() if p.name == 'loss']
     assert [p.inside for p in points] == [p.iteration <= 20000 for p in points]
     assert 'not finite from iteration 20,050 on' in capsys.readouterr().out

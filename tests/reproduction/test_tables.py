@@ -1,4 +1,5 @@
 """tools/reproduce.py: the paper's tables with this project's columns."""
+
 import csv
 import io
 import json
@@ -82,7 +83,11 @@ def test_runs_are_found_and_measured_up(tmp_path):
     assert found['Semantic FPN 80k', 'Next-ViT-S']['mIoU: Δ'] == '+0.0'
     upernet = found['UperNet 160k', 'Next-ViT-S']
     assert [upernet[c] for c in ('mIoU: ours', 'mIoU: Δ', 'mIoU MS: ours', 'mIoU MS: Δ')] == [
-        '48.3‡', '+0.2', '49.2‡', '+0.2']
+        '48.3‡',
+        '+0.2',
+        '49.2‡',
+        '+0.2',
+    ]
     assert found['UperNet 160k', 'Next-ViT-B']['mIoU: ours'].endswith('*')
     assert found['Semantic FPN 80k', 'Next-ViT-L']['mIoU: ours'].endswith('*')
     assert found['Semantic FPN 80k', 'Next-ViT-B']['mIoU: ours'] == 'not run'
@@ -96,9 +101,21 @@ def test_runs_are_found_and_measured_up(tmp_path):
 def test_detection_from_the_command_line(tmp_path):
     write_run(tmp_path / 'runs' / 'det', 'mask_rcnn_3x_nextvit_large')
     write_config(tmp_path / 'runs' / 'det', 'mask_rcnn_3x_nextvit_large')
-    run_tool(ROOT / 'tools' / 'reproduce.py', '--table', 6, '--runs', tmp_path / 'runs', '--format', 'csv', '--out',
-             tmp_path / 'table.csv', '--plot', tmp_path / 'figure.png')
-    rows = list(csv.DictReader(open(tmp_path / 'table.csv')))
+    run_tool(
+        ROOT / 'tools' / 'reproduce.py',
+        '--table',
+        6,
+        '--runs',
+        tmp_path / 'runs',
+        '--format',
+        'csv',
+        '--out',
+        tmp_path / 'table.csv',
+        '--plot',
+        tmp_path / 'figure.png',
+    )
+    with open(tmp_path / 'table.csv') as file:
+        rows = list(csv.DictReader(file))
     assert len(rows) == 49
     large = next(r for r in rows if (r['method'], r['backbone']) == ('Mask R-CNN 3x', 'Next-ViT-L'))
     assert [large[c] for c in ('box AP: ours', 'box AP: Δ', 'mask AP: ours')] == ['50.2', '+0.0', '44.8']
@@ -132,10 +149,12 @@ def test_a_test_counts_only_if_it_is_newer_than_the_training(tmp_path):
 
 
 def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
-    for name, spoil in (('json', lambda d: (d / 'x.json').write_text('{')),
-                        ('config', lambda d: (d / 'vis_data' / 'config.py').write_text('a = ')),
-                        ('name', lambda d: write_config(d.parent, 'fpn_80k', d.name)),
-                        ('log', lambda d: (d / 'vis_data' / 'scalars.json').write_bytes(b'\xff\n{}'))):
+    for name, spoil in (
+        ('json', lambda d: (d / 'x.json').write_text('{')),
+        ('config', lambda d: (d / 'vis_data' / 'config.py').write_text('a = ')),
+        ('name', lambda d: write_config(d.parent, 'fpn_80k', d.name)),
+        ('log', lambda d: (d / 'vis_data' / 'scalars.json').write_bytes(b'\xff\n{}')),
+    ):
         folder = write_config(tmp_path / name, 'fpn_80k_nextvit_small')
         (folder / 'y.json').write_text(json.dumps({'mIoU': 10.0}))
         spoil(folder)
@@ -147,6 +166,7 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
 
 @pytest.mark.parametrize('flags, words', [(['--plot', 'x.pdf'], 'PNG'), (['--out', '/proc/x'], '/proc/x cannot be')])
 def test_what_cannot_be_written(flags, words, tmp_path):
-    result = run_tool(ROOT / 'tools' / 'reproduce.py', '--table', 6, *flags, cwd=tmp_path, check=False,
-                      PYTHONPATH=str(ROOT))
+    result = run_tool(
+        ROOT / 'tools' / 'reproduce.py', '--table', 6, *flags, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT)
+    )
     assert result.returncode == 2 and words in result.stderr and 'Traceback' not in result.stderr

@@ -6,11 +6,18 @@ from ..conftest import ROOT
 
 
 def test_a_wheel_ships_configs_tools_and_model_index(tmp_path):
-    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '-w',
-                    tmp_path, ROOT], check=True)
+    subprocess.run(
+        [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '-w', tmp_path, ROOT],
+        check=True,
+    )
     names = zipfile.ZipFile(next(tmp_path.glob('*.whl'))).namelist()
-    for name in ('configs/detection/mask_rcnn_nextvit_s_1x.py', 'configs/_base_/models/mask_rcnn_nextvit.py',
-                 'tools/train.py', 'tools/dist_train.sh', 'model-index.yml'):
+    for name in (
+        'configs/detection/mask_rcnn_nextvit_s_1x.py',
+        'configs/_base_/models/mask_rcnn_nextvit.py',
+        'tools/train.py',
+        'tools/dist_train.sh',
+        'model-index.yml',
+    ):
         assert f'nextvit_mm/.mim/{name}' in names
     assert 'nextvit_mm/models/nextvit.py' in names
     for name in ('table6.csv', 'errata.csv', 'runs/mask_rcnn_1x_nextvit_small.json'):

@@ -1,4 +1,5 @@
 """The set-up, without its downloads: what it refuses, skips and goes on with."""
+
 import importlib.util
 import sys
 from collections import namedtuple

@@ -1,4 +1,5 @@
 """tools/train.py and tools/test.py as a user runs them: train, die, resume, evaluate, draw."""
+
 import json
 import math
 import os
@@ -15,23 +16,32 @@ import timm
 import torch
 
 from nextvit_mm import NextViT
-from nextvit_mm.analysis import read_scalars
+from nextvit_mm.utils.logs import read_scalars
 
 from ..conftest import DEMO, DETECTOR, ROOT, randomise, run_tool, shared
 from ..weights.test_keys import official
 
 TRAIN, TEST = ROOT / 'tools' / 'train.py', ROOT / 'tools' / 'test.py'
-TWO_EPOCHS = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'default_hooks.logger.interval=1',
-              'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
-              'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
-              'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
+TWO_EPOCHS = [
+    'train_cfg.max_epochs=2',
+    'train_cfg.val_interval=2',
+    'default_hooks.logger.interval=1',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+]
 
 
 def small(loader, size, pictures):
     """The config's pipeline at a fraction of its size, on a few pictures."""
     resize = 2 if loader == 'train' else 1
-    return [f'{loader}_dataloader.dataset.pipeline.{resize}.scale={size}',
-            f'{loader}_dataloader.dataset.indices={pictures}']
+    return [
+        f'{loader}_dataloader.dataset.pipeline.{resize}.scale={size}',
+        f'{loader}_dataloader.dataset.indices={pictures}',
+    ]
 
 
 def digits_case(folder):
@@ -47,8 +57,20 @@ def coco_case():
 
 def train_command(case, work_dir, *flags):
     config, data_root, options = case
-    return [TRAIN, config, '--data-root', data_root, '--work-dir', work_dir, '--no-pretrained', '--seed', 1, *flags,
-            '--cfg-options', *options]
+    return [
+        TRAIN,
+        config,
+        '--data-root',
+        data_root,
+        '--work-dir',
+        work_dir,
+        '--no-pretrained',
+        '--seed',
+        1,
+        *flags,
+        '--cfg-options',
+        *options,
+    ]
 
 
 def kill_after_first_epoch(command, work_dir):
@@ -87,8 +109,21 @@ def test_train_die_resume_evaluate_draw(name, digits, tmp_path):
     assert steps[0] == steps[1]
 
     config, data_root, options = case
-    run_tool(TEST, config, work_dir / 'epoch_2.pth', '--data-root', data_root, '--work-dir', tmp_path / 'test',
-             '--show-dir', tmp_path / 'pictures', '--out', tmp_path / 'out.pkl', '--cfg-options', *options)
+    run_tool(
+        TEST,
+        config,
+        work_dir / 'epoch_2.pth',
+        '--data-root',
+        data_root,
+        '--work-dir',
+        tmp_path / 'test',
+        '--show-dir',
+        tmp_path / 'pictures',
+        '--out',
+        tmp_path / 'out.pkl',
+        '--cfg-options',
+        *options,
+    )
     metrics = json.loads(next((tmp_path / 'test').glob('*/*.json')).read_text())
     trained = read_scalars(work_dir)[1][-1]
     for metric in ('coco/bbox_mAP', 'coco/segm_mAP'):
@@ -110,7 +145,7 @@ def test_without_data_one_message_says_what_is_missing(tmp_path):
 def test_missing_or_dangerous_checkpoints_stop_before_or_without_running(digits, tmp_path):
     class Bomb:
         def __reduce__(self):
-            return os.system, (f'touch {tmp_path}/exploded', )
+            return os.system, (f'touch {tmp_path}/exploded',)
 
     common = ['--data-root', digits / 'coco', '--work-dir', tmp_path / 'w']
     gone = run_tool(TEST, DEMO, tmp_path / 'gone.pth', *common, check=False)
@@ -129,16 +164,33 @@ def test_missing_or_dangerous_checkpoints_stop_before_or_without_running(digits,
 
 
 def test_published_weights_out_of_reach_stop_training(digits, tmp_path):
-    result = run_tool(TRAIN, DETECTOR, '--data-root', digits / 'coco', '--work-dir', tmp_path, check=False,
-                      NEXTVIT_MM_WEIGHTS=str(tmp_path))
+    result = run_tool(
+        TRAIN,
+        DETECTOR,
+        '--data-root',
+        digits / 'coco',
+        '--work-dir',
+        tmp_path,
+        check=False,
+        NEXTVIT_MM_WEIGHTS=str(tmp_path),
+    )
     assert result.returncode == 2 and 'holds no nextvit-small_in1k' in result.stderr
-    result = run_tool(TRAIN, DETECTOR, '--data-root', digits / 'coco', '--work-dir', tmp_path, '--cfg-options',
-                      f'model.backbone.init_cfg.checkpoint={tmp_path}/gone.pth', check=False)
+    result = run_tool(
+        TRAIN,
+        DETECTOR,
+        '--data-root',
+        digits / 'coco',
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        f'model.backbone.init_cfg.checkpoint={tmp_path}/gone.pth',
+        check=False,
+    )
     assert result.returncode == 2 and 'checkpoint not found' in result.stderr
     assert list(tmp_path.iterdir()) == []  # before anything was built
 
 
-SEGMENTOR = '''
+SEGMENTOR = """
 _base_ = ['mmseg::_base_/models/fpn_r50.py', 'mmseg::_base_/datasets/ade20k.py', 'mmseg::_base_/default_runtime.py']
 custom_imports = dict(imports=['nextvit_mm'])
 crop_size = (64, 64)
@@ -156,9 +208,9 @@ optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4))
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1),
                      logger=dict(type='LoggerHook', interval=1), visualization=dict(type='SegVisualizationHook'))
 log_processor = dict(by_epoch=False)
-'''
+"""
 
-CLASSIFIER = '''
+CLASSIFIER = """
 _base_ = 'mmpretrain::_base_/default_runtime.py'
 custom_imports = dict(imports=['nextvit_mm'])
 model = dict(
@@ -175,11 +227,12 @@ val_evaluator = test_evaluator = dict(type='Accuracy', topk=(1, ))
 train_cfg = dict(by_epoch=True, max_epochs=1)
 val_cfg = test_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4))
-'''
+"""
 
 
-@pytest.mark.parametrize('kind, text, metric', [('segmentor', SEGMENTOR, 'mIoU'),
-                                                ('classifier', CLASSIFIER, 'accuracy/top1')])
+@pytest.mark.parametrize(
+    'kind, text, metric', [('segmentor', SEGMENTOR, 'mIoU'), ('classifier', CLASSIFIER, 'accuracy/top1')]
+)
 def test_the_same_tools_train_and_test_segmentors_and_classifiers(kind, text, metric, digits, tmp_path):
     config = tmp_path / f'{kind}.py'
     config.write_text(text)
@@ -193,16 +246,31 @@ def test_the_same_tools_train_and_test_segmentors_and_classifiers(kind, text, me
     work_dir = tmp_path / 'w'
     run_tool(TRAIN, config, '--data-root', data_root, '--work-dir', work_dir)
     checkpoint = next(work_dir.glob('*_1.pth'))
-    run_tool(TEST, config, checkpoint, '--data-root', data_root, '--work-dir', tmp_path / 't', '--show-dir',
-             tmp_path / 'pictures', '--out', tmp_path / 'out.pkl')
+    run_tool(
+        TEST,
+        config,
+        checkpoint,
+        '--data-root',
+        data_root,
+        '--work-dir',
+        tmp_path / 't',
+        '--show-dir',
+        tmp_path / 'pictures',
+        '--out',
+        tmp_path / 'out.pkl',
+    )
     assert metric in json.loads(next((tmp_path / 't').glob('*/*.json')).read_text())
     assert len(pickle.loads((tmp_path / 'out.pkl').read_bytes())) == 4
     assert len([p for p in (tmp_path / 'pictures').rglob('*') if p.suffix in ('.jpg', '.png')]) == 4
 
 
-@pytest.mark.parametrize('script, arguments, usage', [
-    ('dist_train.sh', [DETECTOR, '1'], 'CONFIG GPUS'),
-    ('dist_test.sh', [DETECTOR, 'gone.pth', '1'], 'CONFIG CHECKPOINT GPUS')])
+@pytest.mark.parametrize(
+    'script, arguments, usage',
+    [
+        ('dist_train.sh', [DETECTOR, '1'], 'CONFIG GPUS'),
+        ('dist_test.sh', [DETECTOR, 'gone.pth', '1'], 'CONFIG CHECKPOINT GPUS'),
+    ],
+)
 def test_torchrun_scripts_hand_everything_to_the_tool(script, arguments, usage, tmp_path):
     """Without a GPU no process group comes up; the arguments arrive and are checked before one is asked for."""
     command = ['bash', str(ROOT / 'tools' / script)]
@@ -212,24 +280,32 @@ def test_torchrun_scripts_hand_everything_to_the_tool(script, arguments, usage, 
     env = {**os.environ, 'PYTHON': sys.executable, 'PORT': port}
     bare = subprocess.run(command, capture_output=True, text=True)
     assert bare.returncode == 2 and usage in bare.stderr
-    result = subprocess.run([*command, *arguments, '--data-root', 'not here'], cwd=tmp_path, env=env,
-                            capture_output=True, text=True)
+    result = subprocess.run(
+        [*command, *arguments, '--data-root', 'not here'], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
     assert result.returncode != 0 and 'not here' in result.stderr and 'MISSING' in result.stderr
 
 
-@pytest.mark.parametrize('script, tool, third', [('slurm_train.sh', 'train.py', '--work-dir'),
-                                                 ('slurm_test.sh', 'test.py', 'checkpoint.pth')])
+@pytest.mark.parametrize(
+    'script, tool, third',
+    [('slurm_train.sh', 'train.py', '--work-dir'), ('slurm_test.sh', 'test.py', 'checkpoint.pth')],
+)
 def test_slurm_scripts_hand_everything_to_the_tool(script, tool, third, tmp_path):
     srun = tmp_path / 'srun'
     srun.write_text('#!/bin/sh\nfor a in "$@"; do echo "$a"; done\n')
     srun.chmod(0o755)
     command = ['bash', str(ROOT / 'tools' / script), 'gpu', 'job', 'config.py', 'checkpoint.pth', '--amp']
-    result = subprocess.run(command, env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16'},
-                            capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        command,
+        env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16'},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     arguments = result.stdout.split('\n')
     assert {'--partition=gpu', '--job-name=job', '--ntasks=16', '--gres=gpu:8', '--amp'} <= set(arguments)
     at = next(i for i, a in enumerate(arguments) if a.endswith('tools/' + tool))
-    assert arguments[at + 1:at + 3] == ['config.py', third]
+    assert arguments[at + 1 : at + 3] == ['config.py', third]
 
 
 RECIPE = ROOT / 'configs' / 'segmentation' / 'semantic_fpn_nextvit_s_80k.py'
@@ -240,10 +316,17 @@ def test_a_published_segmentor_trains_and_tests_with_several_scales(data, digits
     """The recipe as it is, for one iteration: crops of 512×512, tests at 2048×512, then at six sizes, flipped too."""
     pytest.importorskip('mmseg')
     root = digits / 'ade' if data == 'digits' else shared('data', 'ade_tiny')
-    options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=1',
-               'default_hooks.logger.interval=1']
-    options += [f'{loader}_dataloader.{key}' for loader in ('train', 'val', 'test')
-                for key in ('num_workers=0', 'persistent_workers=False')]
+    options = [
+        'train_cfg.max_iters=1',
+        'train_cfg.val_interval=2',
+        'default_hooks.checkpoint.interval=1',
+        'default_hooks.logger.interval=1',
+    ]
+    options += [
+        f'{loader}_dataloader.{key}'
+        for loader in ('train', 'val', 'test')
+        for key in ('num_workers=0', 'persistent_workers=False')
+    ]
     if data == 'digits':
         options.append('test_dataloader.dataset.indices=1')
     flags = ['--data-root', root, '--work-dir', tmp_path, '--cfg-options', *options]
@@ -261,6 +344,7 @@ def test_an_official_file_predicts_what_its_weights_do(form, digits, tmp_path):
     """A checkpoint as mmdet 2 or mmseg 0.x wrote it for the authors: their names, and what they carried unused."""
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
+
     pytest.importorskip('mmseg')
     config = DEMO if form == 'detector' else str(ROOT / 'configs' / 'demo' / 'semantic_fpn_nextvit_s_digits.py')
     cfg = Config.fromfile(config)
@@ -269,22 +353,42 @@ def test_an_official_file_predicts_what_its_weights_do(form, digits, tmp_path):
     others = {k: v for k, v in randomise(MODELS.build(cfg.model)).state_dict().items() if not k.startswith('backbone.')}
     theirs = official('small', form)
     # timm's names are this project's, but for the norms; these values are the ones that `theirs` holds.
-    native = {k: v for k, v in randomise(timm.create_model('nextvit_small')).state_dict().items()
-              if not k.startswith(('norm.', 'head.'))}
+    native = {
+        k: v
+        for k, v in randomise(timm.create_model('nextvit_small')).state_dict().items()
+        if not k.startswith(('norm.', 'head.'))
+    }
     if form == 'segmentor':
-        native.update({f'norm{k[len("extra_norm_list.")]}.{k.split(".")[-1]}': v for k, v in theirs.items()
-                       if k.startswith('extra_norm_list.') and not k.startswith('extra_norm_list.3')})
+        native.update(
+            {
+                f'norm{k[len("extra_norm_list.")]}.{k.split(".")[-1]}': v
+                for k, v in theirs.items()
+                if k.startswith('extra_norm_list.') and not k.startswith('extra_norm_list.3')
+            }
+        )
         native.update({f'norm3.{k.split(".")[-1]}': v for k, v in theirs.items() if k.startswith('norm.')})
     meta = dict(mmdet_version='2.23.0', CLASSES=tuple('0123456789'), epoch=12, iter=87960, hook_msgs={}, config='x = 1')
     predictions = []
-    for name, backbone, rest in (('native', native, {}), ('official', theirs, dict(
-            meta=meta, optimizer=dict(state={}, param_groups=[])))):
+    for name, backbone, rest in (
+        ('native', native, {}),
+        ('official', theirs, dict(meta=meta, optimizer=dict(state={}, param_groups=[]))),
+    ):
         state_dict = {**{f'backbone.{k}': v for k, v in backbone.items()}, **others}
         torch.save(dict(state_dict=state_dict, **rest), tmp_path / f'{name}.pth')
         options = ['model.test_cfg.rcnn.score_thr=0.0'] if form == 'detector' else ['model.test_cfg.mode=whole']
-        log = run_tool(TEST, config, tmp_path / f'{name}.pth', '--data-root',
-                       digits / ('coco' if form == 'detector' else 'ade'), '--work-dir', tmp_path / name, '--out',
-                       tmp_path / f'{name}.pkl', '--cfg-options', *options)
+        log = run_tool(
+            TEST,
+            config,
+            tmp_path / f'{name}.pth',
+            '--data-root',
+            digits / ('coco' if form == 'detector' else 'ade'),
+            '--work-dir',
+            tmp_path / name,
+            '--out',
+            tmp_path / f'{name}.pkl',
+            '--cfg-options',
+            *options,
+        )
         predictions.append(pickle.loads((tmp_path / f'{name}.pkl').read_bytes()))
     unused = 'norm3, head' if form == 'detector' else 'head, extra_norm_list'
     assert f'unused and left out: {unused}' in log.stdout + log.stderr
@@ -305,8 +409,18 @@ def test_load_from_takes_the_whole_backbone_or_stops(fits, digits, tmp_path):
     torch.save(dict(model=official('small' if fits else 'base', 'classifier')), tmp_path / 'x.pth')
     options = [*TWO_EPOCHS, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', f'load_from={tmp_path / "x.pth"}']
     # With --resume too, as in a job that may be started again: there is nothing to resume yet.
-    result = run_tool(TRAIN, DEMO, '--data-root', digits / 'coco', '--work-dir', tmp_path / 'run', '--resume',
-                      '--cfg-options', *options, check=False)
+    result = run_tool(
+        TRAIN,
+        DEMO,
+        '--data-root',
+        digits / 'coco',
+        '--work-dir',
+        tmp_path / 'run',
+        '--resume',
+        '--cfg-options',
+        *options,
+        check=False,
+    )
     assert 'nothing to resume' in result.stdout + result.stderr
     if fits:
         assert result.returncode == 0, result.stderr
@@ -316,17 +430,34 @@ def test_load_from_takes_the_whole_backbone_or_stops(fits, digits, tmp_path):
         assert 'Traceback' not in result.stderr and 'Epoch(train)' not in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize('spoil, words', [
-    (lambda s: NextViT('base').state_dict(), 'The file is of Next-ViT base in mm names; the model is Next-ViT small'),
-    (lambda s: {**{k: v for k, v in s.items() if '.norm.' not in k}, 'stem.0.conv.bias': torch.rand(64)},
-     'folded into the convolutions'),
-    (lambda s: {'layer1.0.conv1.weight': torch.rand(3)}, "names that are not Next-ViT's"),
-])
+@pytest.mark.parametrize(
+    'spoil, words',
+    [
+        (
+            lambda s: NextViT('base').state_dict(),
+            'The file is of Next-ViT base in mm names; the model is Next-ViT small',
+        ),
+        (
+            lambda s: {**{k: v for k, v in s.items() if '.norm.' not in k}, 'stem.0.conv.bias': torch.rand(64)},
+            'folded into the convolutions',
+        ),
+        (lambda s: {'layer1.0.conv1.weight': torch.rand(3)}, "names that are not Next-ViT's"),
+    ],
+)
 def test_training_does_not_start_from_what_does_not_fit(spoil, words, digits, tmp_path):
     pytest.importorskip('mmseg')
     torch.save(dict(state_dict=spoil(NextViT('small').state_dict())), tmp_path / 'x.pth')
-    result = run_tool(TRAIN, RECIPE, '--data-root', digits / 'ade', '--work-dir', tmp_path / 'run', '--cfg-options',
-                      f'model.backbone.init_cfg.checkpoint={tmp_path / "x.pth"}', check=False)
+    result = run_tool(
+        TRAIN,
+        RECIPE,
+        '--data-root',
+        digits / 'ade',
+        '--work-dir',
+        tmp_path / 'run',
+        '--cfg-options',
+        f'model.backbone.init_cfg.checkpoint={tmp_path / "x.pth"}',
+        check=False,
+    )
     assert result.returncode == 2 and words in result.stderr and 'Traceback' not in result.stderr
     assert 'x.pth does not fit the backbone, and nothing was loaded' in result.stderr
     assert 'Iter(train)' not in result.stdout + result.stderr and not list(tmp_path.glob('run/*.pth'))

@@ -1,4 +1,5 @@
 """Which versions are claimed, looked for and tried."""
+
 import importlib.util
 import re
 import subprocess
@@ -56,8 +57,11 @@ def test_every_lower_bound_is_a_version_of_the_oldest_row(claimed, matrix):
     oldest = pins('oldest')
     extras = claimed['extras_require']
     exporters = {name_of(requirement) for requirement in extras['deploy'] + ['grad-cam']}  # no part of the core
-    bounds = {name_of(r): re.search(r'>=([\d.]+)', r)[1]
-              for r in claimed['install_requires'] + extras['all'] + extras['benchmark'] if '>=' in r}
+    bounds = {
+        name_of(r): re.search(r'>=([\d.]+)', r)[1]
+        for r in claimed['install_requires'] + extras['all'] + extras['benchmark']
+        if '>=' in r
+    }
     assert {'torch', 'mmengine', 'mmdet', 'timm', 'huggingface-hub'} < bounds.keys()
     for name, bound in bounds.items():
         if name not in exporters:
@@ -87,11 +91,18 @@ def import_with(tmp_path, monkeypatch, **modules):
     return result.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize('modules, message', [
-    (dict(mmengine=None), "nextvit_mm needs mmengine 0.10.3 or later, and there is none: pip install 'mmengine>="),
-    (dict(mmengine='0.10.2'), 'nextvit_mm needs mmengine 0.10.3 or later, and 0.10.2 is installed: pip install'),
-    (dict(mmengine='0.10.12', mmcv=None), 'nextvit_mm needs mmcv 2.0.0 or later, and there is none: pip install mmcv-'),
-    (dict(mmengine='0.10.3', mmcv='1.7.2'), 'nextvit_mm needs mmcv 2.0.0 or later, and 1.7.2 is installed')])
+@pytest.mark.parametrize(
+    'modules, message',
+    [
+        (dict(mmengine=None), "nextvit_mm needs mmengine 0.10.3 or later, and there is none: pip install 'mmengine>="),
+        (dict(mmengine='0.10.2'), 'nextvit_mm needs mmengine 0.10.3 or later, and 0.10.2 is installed: pip install'),
+        (
+            dict(mmengine='0.10.12', mmcv=None),
+            'nextvit_mm needs mmcv 2.0.0 or later, and there is none: pip install mmcv-',
+        ),
+        (dict(mmengine='0.10.3', mmcv='1.7.2'), 'nextvit_mm needs mmcv 2.0.0 or later, and 1.7.2 is installed'),
+    ],
+)
 def test_a_missing_or_old_mm_package_is_one_line(modules, message, tmp_path, monkeypatch):
     assert import_with(tmp_path, monkeypatch, **modules).startswith(f'ImportError: {message}')
 
@@ -119,8 +130,10 @@ def test_an_environment_other_than_asked_for_is_no_result(matrix, monkeypatch):
     """Such as one in which pip put mmengine over onedl-mmengine."""
     row = matrix.Row('onedl', 'onedl', '3.11')
     there = pins('onedl')
-    for changes, word in ((dict(numpy='2.4.6'), 'numpy==1.26.4 is asked for, and 2.4.6 was installed'),
-                          (dict(mmengine='0.10.7'), 'mmengine and onedl-mmengine')):
+    for changes, word in (
+        (dict(numpy='2.4.6'), 'numpy==1.26.4 is asked for, and 2.4.6 was installed'),
+        (dict(mmengine='0.10.7'), 'mmengine and onedl-mmengine'),
+    ):
         found = {**there, **changes}
         monkeypatch.setattr(matrix.subprocess, 'check_output', lambda _, found=found: matrix.json.dumps(found))
         with pytest.raises(matrix.NotRun, match=word):
@@ -131,9 +144,11 @@ def test_an_environment_other_than_asked_for_is_no_result(matrix, monkeypatch):
 
 def test_counts_are_those_of_the_tests_that_ran(matrix, monkeypatch, tmp_path):
     test = tmp_path / 'test_core.py'
-    test.write_text('import pytest\ndef test_a(): pass\ndef test_b(): assert 0\ndef test_c(): pytest.skip("no")\n'
-                    '@pytest.fixture\ndef broken(): 1 / 0\ndef test_d(broken): pass\n')
-    monkeypatch.setattr(matrix, 'CORE', (str(test), ))
+    test.write_text(
+        'import pytest\ndef test_a(): pass\ndef test_b(): assert 0\ndef test_c(): pytest.skip("no")\n'
+        '@pytest.fixture\ndef broken(): 1 / 0\ndef test_d(broken): pass\n'
+    )
+    monkeypatch.setattr(matrix, 'CORE', (str(test),))
     (tmp_path / 'row').mkdir()
     monkeypatch.setattr(matrix, 'ROOT', tmp_path)
     assert matrix.run_core(sys.executable, tmp_path / 'row') == dict(passed=1, failed=2, skipped=1)

@@ -1,4 +1,5 @@
 """tools/visualize.py as a user runs it, on models and pictures too small to show anything."""
+
 import shutil
 
 import matplotlib.image
@@ -26,12 +27,30 @@ def check_sheet(path, min_width=600):
 def test_spectrum_beside_others(cases, tmp_path):
     pytest.importorskip('timm')
     out = tmp_path / 'new' / 'spectrum.png'
-    result = run_tool(TOOL, 'spectrum', *cases['detection'][:2], '--count', '2', '--beside', 'random', 'timm:resnet18',
-                      'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py', '--out', out)
+    result = run_tool(
+        TOOL,
+        'spectrum',
+        *cases['detection'][:2],
+        '--count',
+        '2',
+        '--beside',
+        'random',
+        'timm:resnet18',
+        'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py',
+        '--out',
+        out,
+    )
     check_sheet(out)
     lines = result.stdout.splitlines()
-    for line, title in zip(lines, ('detection, weights of detection.pth:', 'detection, random weights:',
-                                   'timm resnet18, random weights:', 'retinanet_r18_fpn_1x_coco, random weights:')):
+    for line, title in zip(
+        lines,
+        (
+            'detection, weights of detection.pth:',
+            'detection, random weights:',
+            'timm resnet18, random weights:',
+            'retinanet_r18_fpn_1x_coco, random weights:',
+        ),
+    ):
         assert line.startswith(title) and all(f'{stage}: ' in line for stage in (1, 2, 3, 4)) and ' nan ' not in line
     assert lines[-1] == f'written: {out}' and len(lines) == 5
 
@@ -48,8 +67,10 @@ def test_branches_are_told_in_figures(cases, tmp_path):
 
 def test_heatmap_and_features_at_their_usual_place(cases, tmp_path):
     """In the config's work dir, from another folder, without any MMEngine line."""
-    for kind, command, *arguments in (('semantic_fpn', 'heatmap', '--count', '1', '--stages', '2', '4'),
-                                      ('detection', 'features')):
+    for kind, command, *arguments in (
+        ('semantic_fpn', 'heatmap', '--count', '1', '--stages', '2', '4'),
+        ('detection', 'features'),
+    ):
         config = shutil.copy(cases[kind].config, tmp_path / f'{kind}.py')
         result = run_tool(TOOL, command, config, cases[kind].checkpoint, *arguments, cwd=tmp_path)
         path = tmp_path / 'unused' / 'visualize' / f'{command}.png'
@@ -78,20 +99,23 @@ def test_features_at_another_size(cases, tmp_path):
     check_sheet(commands.features(config, checkpoint, size=[96], channels=0, out=str(tmp_path / 'f.png')), 400)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(beside=['timm:nothing']), 'timm has no nothing'),
-    (dict(beside=['timm:resnet18@best']), 'not @best'),
-    (dict(beside=['resnet18']), '--beside resnet18: take random'),
-    (dict(beside=['absent.py']), 'config not found: absent.py'),
-    (dict(beside=['timm:resnet18'], branches=True), 'timm resnet18 has no Next Transformer Blocks'),
-    (dict(count=0), '--count 0'),
-    (dict(size=[1, 2, 3]), '--size takes one or two'),
-    (dict(size=[16]), 'does not take pictures of 16×16: .* the least square input is'),
-    (dict(out='spectrum.jpg'), 'spectrum.jpg: pictures are PNG'),
-    (dict(device='nowhere'), '--device nowhere'),
-    (dict(images='nowhere'), 'no pictures .* at nowhere'),
-    (dict(checkpoint=None), 'needs its weights: give a CHECKPOINT'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(beside=['timm:nothing']), 'timm has no nothing'),
+        (dict(beside=['timm:resnet18@best']), 'not @best'),
+        (dict(beside=['resnet18']), '--beside resnet18: take random'),
+        (dict(beside=['absent.py']), 'config not found: absent.py'),
+        (dict(beside=['timm:resnet18'], branches=True), 'timm resnet18 has no Next Transformer Blocks'),
+        (dict(count=0), '--count 0'),
+        (dict(size=[1, 2, 3]), '--size takes one or two'),
+        (dict(size=[16]), 'does not take pictures of 16×16: .* the least square input is'),
+        (dict(out='spectrum.jpg'), 'spectrum.jpg: pictures are PNG'),
+        (dict(device='nowhere'), '--device nowhere'),
+        (dict(images='nowhere'), 'no pictures .* at nowhere'),
+        (dict(checkpoint=None), 'needs its weights: give a CHECKPOINT'),
+    ],
+)
 def test_mistakes(cases, arguments, message, tmp_path):
     if 'beside' in arguments:
         pytest.importorskip('timm')

@@ -1,4 +1,5 @@
 """Class-activation maps, where it is known what they must show."""
+
 import sys
 from types import SimpleNamespace
 
@@ -7,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from nextvit_mm.visualization import cam
-from nextvit_mm.visualization.taps import stage_layers
 from nextvit_mm.errors import UserError
+from nextvit_mm.visualization import cam
+from nextvit_mm.visualization.hooks import stage_layers
 from tests.deploy.conftest import build, tiny_config
 
 pytest.importorskip('pytorch_grad_cam')
@@ -21,7 +22,7 @@ class ByColor(nn.Module):
     def __init__(self):
         super().__init__()
         self.backbone = nn.Conv2d(3, 2, 1, bias=False)
-        self.backbone.weight.data = torch.tensor([[1., 0, 0], [0, 0, 1.]]).view(2, 3, 1, 1)
+        self.backbone.weight.data = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]).view(2, 3, 1, 1)
         self.head = SimpleNamespace(num_classes=2)
 
     def extract_feat(self, image):
@@ -62,8 +63,10 @@ def test_heat_is_where_the_class_is(method):
     assert '(predicted: "red", 0.98)' in cam.explain(classifier, image, ['red', 'blue'], 1).title
 
 
-@pytest.mark.parametrize('kind, size', [('classification', (64, 64)), ('semantic_fpn', (64, 96)), ('upernet', (64, 64)),
-                                        ('detection', (75, 90))])
+@pytest.mark.parametrize(
+    'kind, size',
+    [('classification', (64, 64)), ('semantic_fpn', (64, 96)), ('upernet', (64, 64)), ('detection', (75, 90))],
+)
 def test_maps_of_real_models(model, kind, size):
     network, image = model(kind), an_image(*size)
     frozen = network.backbone.stem[0].conv.weight
@@ -86,8 +89,10 @@ def test_maps_change_with_the_class(model, kind):
     logits = network(image, mode='tensor')
     present = logits[0].flatten(1).argmax(0).unique() if kind == 'upernet' else torch.tensor([0, 1])
     with stage_layers(network.backbone) as layers:
-        maps = [cam.heat_map(cam.explain(network, image, label=int(label)), layers[4], image, 'hirescam')
-                for label in present[:2]]
+        maps = [
+            cam.heat_map(cam.explain(network, image, label=int(label)), layers[4], image, 'hirescam')
+            for label in present[:2]
+        ]
     assert len(maps) == 2 and np.abs(maps[0] - maps[1]).max() > 0.1
 
 

@@ -1,12 +1,22 @@
 """Spectra of maps whose spectrum is known."""
+
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from nextvit_mm.visualization.spectrum import (FLOOR, Spectra, average_curves, average_maps, frequencies, log_amplitude,
-                                          radial_average, share_of_noise, shares)
+from nextvit_mm.visualization.spectrum import (
+    FLOOR,
+    Spectra,
+    average_curves,
+    average_maps,
+    frequencies,
+    log_amplitude,
+    radial_average,
+    share_of_noise,
+    shares,
+)
 
 NOTHING = math.log(FLOOR)
 
@@ -58,7 +68,7 @@ def test_every_channel_counts_alike_and_dead_ones_not():
     maps = torch.cat([wave(2), wave(5), noise(2, 16, 16)])
     scaled = maps * torch.tensor([1e-3, 7, 1e4, -2])[:, None, None]
     dead = torch.cat([scaled, torch.zeros(3, 16, 16)])
-    expected = np.mean([log_amplitude(maps[i:i + 1]) for i in range(4)], axis=0)
+    expected = np.mean([log_amplitude(maps[i : i + 1]) for i in range(4)], axis=0)
     for other in (maps, scaled, dead):
         np.testing.assert_allclose(log_amplitude(other), expected, atol=1e-3)
         np.testing.assert_allclose(shares(other), shares(maps), atol=1e-5)
@@ -91,7 +101,7 @@ def test_maps_of_several_sizes_have_one_spectrum():
     frequency, curve = average_curves([(coarse, -coarse), (fine, -3 * fine)])
     np.testing.assert_allclose(frequency, fine)
     np.testing.assert_allclose(curve, -2 * fine)
-    peaked = [np.full(shape, -4.) for shape in ((4, 8), (8, 4))]
+    peaked = [np.full(shape, -4.0) for shape in ((4, 8), (8, 4))]
     peaked[0][2, 4] = peaked[1][4, 2] = 0
     mean = average_maps(peaked)
     assert mean.shape == (8, 8) and mean[4, 4] == 0 and mean[0, 0] == -4

@@ -1,4 +1,5 @@
 """tools/convert_weights.py and get_model, on files at their real size."""
+
 import subprocess
 import sys
 
@@ -9,11 +10,11 @@ import torch
 
 from nextvit_mm import NextViT, get_model
 from nextvit_mm.errors import WeightsError
-from nextvit_mm.reproduction import load_release
+from nextvit_mm.published import load_release
 from nextvit_mm.weights.convert import convert_file
 from nextvit_mm.weights.io import read_weights
 from nextvit_mm.weights.keys import convert
-from nextvit_mm.weights.whole import load_to_start_from
+from nextvit_mm.weights.models import load_to_start_from
 from nextvit_mm.weights.zoo import ZOO
 
 from ..conftest import ROOT, TINY, randomise, relative_error, run_tool, tiny
@@ -52,6 +53,7 @@ def test_a_classifier_of_mmpretrain_takes_it_whole(source, tmp_path):
     pytest.importorskip('mmpretrain')
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
+
     convert_file(str(source), tmp_path / 'mm.pth', 'mm')
     init_default_scope('mmpretrain')
     model = MODELS.build(Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / 'nextvit_classifier.py').model)
@@ -72,15 +74,18 @@ def test_a_checkpoint_to_start_from_is_taken_whole_or_not_at_all(source, tmp_pat
     load_to_start_from(model, str(source))
     assert torch.equal(model.backbone.stem[0].conv.weight, state['stem.0.conv.weight'])
     detector = {f'backbone.{k}': v + 1 for k, v in state.items()}
-    torch.save(dict(state_dict={**detector, 'head.weight': torch.ones(4, 3), 'head.bias': torch.ones(7)}),
-               tmp_path / 'x.pth')
+    torch.save(
+        dict(state_dict={**detector, 'head.weight': torch.ones(4, 3), 'head.bias': torch.ones(7)}), tmp_path / 'x.pth'
+    )
     load_to_start_from(model, str(tmp_path / 'x.pth'))
     assert torch.equal(model.backbone.stem[0].conv.weight, state['stem.0.conv.weight'] + 1)
     assert model.head.weight.eq(1).all() and not model.head.bias.eq(1).any()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    for wrong, words in ((NextViT('base').state_dict(), 'Next-ViT base'),
-                         ({'layer1.weight': torch.rand(2)}, 'not Next-ViT'),
-                         ({k: v for k, v in detector.items() if 'stem.0' not in k}, 'missing in')):
+    for wrong, words in (
+        (NextViT('base').state_dict(), 'Next-ViT base'),
+        ({'layer1.weight': torch.rand(2)}, 'not Next-ViT'),
+        ({k: v for k, v in detector.items() if 'stem.0' not in k}, 'missing in'),
+    ):
         torch.save(dict(state_dict=wrong), tmp_path / 'x.pth')
         with pytest.raises(WeightsError, match=words):
             load_to_start_from(model, str(tmp_path / 'x.pth'))
@@ -105,14 +110,20 @@ def test_shared_and_strange_tensors(source, tmp_path, suffix):
 def test_refused(source, tmp_path):
     (tmp_path / 'there.pth').write_text('mine')
     torch.save({'layer1.weight': torch.rand(2)}, tmp_path / 'other.pth')
-    torch.save({'stem.0.conv.bias': torch.rand(2), 'stages.0.blocks.0.patch_embed.x': torch.rand(2)},
-               tmp_path / 'folded.pth')
-    for args, words in (((source, 'there.pth'), 'there.pth exists already'), ((source, 'x.onnx'), 'must end in'),
-                        (('other.pth', 'x.pth'), 'no Next-ViT of a published size'),
-                        ((source, 'no/x.pth'), 'is not a folder'), (('gone.pth', 'x.pth'), 'checkpoint not found'),
-                        (('folded.pth', 'x.pth'), 'folded into the convolutions')):
-        result = run_tool(ROOT / 'tools' / 'convert_weights.py', *args, '--to', 'mm', cwd=tmp_path, check=False,
-                          PYTHONPATH=str(ROOT))
+    torch.save(
+        {'stem.0.conv.bias': torch.rand(2), 'stages.0.blocks.0.patch_embed.x': torch.rand(2)}, tmp_path / 'folded.pth'
+    )
+    for args, words in (
+        ((source, 'there.pth'), 'there.pth exists already'),
+        ((source, 'x.onnx'), 'must end in'),
+        (('other.pth', 'x.pth'), 'no Next-ViT of a published size'),
+        ((source, 'no/x.pth'), 'is not a folder'),
+        (('gone.pth', 'x.pth'), 'checkpoint not found'),
+        (('folded.pth', 'x.pth'), 'folded into the convolutions'),
+    ):
+        result = run_tool(
+            ROOT / 'tools' / 'convert_weights.py', *args, '--to', 'mm', cwd=tmp_path, check=False, PYTHONPATH=str(ROOT)
+        )
         assert result.returncode == 2 and words in result.stderr and 'Traceback' not in result.stderr
     assert (tmp_path / 'there.pth').read_text() == 'mine'
     assert sorted(p.name for p in tmp_path.iterdir()) == ['folded.pth', 'other.pth', 'there.pth']
@@ -124,10 +135,10 @@ def test_get_model(source, tmp_path, monkeypatch):
     assert torch.equal(model.norm3.weight, state['norm.weight'])
     monkeypatch.setenv('NEXTVIT_MM_WEIGHTS', str(tmp_path))
     torch.save(dict(model=state), tmp_path / 'nextvit-small_6m.pth')
-    model = get_model('nextvit-small_6m', pretrained=True, out_indices=(1, ))
-    assert torch.equal(model.stem[3].conv.weight, state['stem.3.conv.weight']) and model.out_channels == (256, )
+    model = get_model('nextvit-small_6m', pretrained=True, out_indices=(1,))
+    assert torch.equal(model.stem[3].conv.weight, state['stem.3.conv.weight']) and model.out_channels == (256,)
     assert get_model('base').out_channels == (96, 256, 512, 1024)
-    for args, words in ((('tiny', ), 'is not a Next-ViT'), (('small', True), 'nextvit-small_in1k, ')):
+    for args, words in ((('tiny',), 'is not a Next-ViT'), (('small', True), 'nextvit-small_in1k, ')):
         with pytest.raises(WeightsError, match=words):
             get_model(*args)
 
@@ -137,12 +148,17 @@ def test_the_zoo_is_printed():
     assert len(out.splitlines()) == 13 and 'timm/nextvit_large.bd_ssld_6m_in1k_384' in out
 
 
-@pytest.mark.parametrize('spoil, words', [
-    (lambda s: {**{k: v for k, v in s.items() if '.norm.' not in k}, 'stem.0.conv.bias': torch.rand(16)},
-     'folded into the convolutions'),
-    (lambda s: {f'layer{i}.weight': torch.rand(3) for i in range(5)}, 'not Next-ViT'),
-    (lambda s: {k: v for k, v in s.items() if k != 'stem.0.conv.weight'}, '1 missing in the file'),
-])
+@pytest.mark.parametrize(
+    'spoil, words',
+    [
+        (
+            lambda s: {**{k: v for k, v in s.items() if '.norm.' not in k}, 'stem.0.conv.bias': torch.rand(16)},
+            'folded into the convolutions',
+        ),
+        (lambda s: {f'layer{i}.weight': torch.rand(3) for i in range(5)}, 'not Next-ViT'),
+        (lambda s: {k: v for k, v in s.items() if k != 'stem.0.conv.weight'}, '1 missing in the file'),
+    ],
+)
 def test_the_likely_cause(spoil, words, tmp_path):
     torch.save(dict(state_dict=spoil(tiny().state_dict())), tmp_path / 'x.pth')
     with pytest.raises(WeightsError, match=words):

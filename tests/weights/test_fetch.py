@@ -1,4 +1,5 @@
 """Files from the web and from the Hugging Face hub, with the failures that real ones have, on this machine alone."""
+
 import hashlib
 import http.server
 import json
@@ -19,7 +20,7 @@ from nextvit_mm.errors import WeightsError
 from nextvit_mm.weights.io import TENSORS_ONLY, parse_hub_name, read_weights
 
 pytestmark = pytest.mark.skipif(not TENSORS_ONLY, reason='needs torch 2.6: older versions have no allow-list')
-STATE = dict(a=torch.arange(2000.), b=torch.ones(3, 4))
+STATE = dict(a=torch.arange(2000.0), b=torch.ones(3, 4))
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -36,7 +37,6 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-
     def do_HEAD(self):
         self.answer(body=False)
 
@@ -55,8 +55,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if path not in server.files:
             self.send_response(404)
             if '/resolve/' in path:
-                self.send_header('X-Error-Code', 'EntryNotFound' if any(
-                    f.startswith(path.split('/resolve/')[0] + '/') for f in server.files) else 'RepoNotFound')
+                self.send_header(
+                    'X-Error-Code',
+                    'EntryNotFound'
+                    if any(f.startswith(path.split('/resolve/')[0] + '/') for f in server.files)
+                    else 'RepoNotFound',
+                )
             self.send_header('Content-Length', '0')
             self.end_headers()
             return
@@ -69,12 +73,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not body:
             return
         if path in server.cut:
-            self.wfile.write(content[:len(content) // 2])
+            self.wfile.write(content[: len(content) // 2])
             self.close_connection = True
             return
         step = 2000 if path in server.slow else len(content)
         for start in range(0, len(content), step):
-            self.wfile.write(content[start:start + step])
+            self.wfile.write(content[start : start + step])
             if path in server.slow:
                 time.sleep(0.02)
 
@@ -155,17 +159,20 @@ def test_a_cached_file_that_was_altered_is_noticed_and_fetched_again(server, cac
 
 def test_files_of_one_name_at_two_addresses(server, cache, tmp_path):
     for i in range(2):
-        server.files[f'/{i}/model.safetensors'] = as_bytes(tmp_path, 'x.safetensors', dict(a=torch.full((2, ), i)))
+        server.files[f'/{i}/model.safetensors'] = as_bytes(tmp_path, 'x.safetensors', dict(a=torch.full((2,), i)))
     for i in (0, 1, 0):
         assert CheckpointLoader.load_checkpoint(f'{server.url}/{i}/model.safetensors')['a'][0] == i
 
 
-@pytest.mark.parametrize('name, spoil, words', [
-    ('x.pth', lambda s: s.cut.add('/x.pth'), 'x.pth (was cut short|could not be fetched)'),
-    ('x.safetensors', lambda s: s.cut.add('/x.safetensors'), 'x.safetensors (was cut short|could not be fetched)'),
-    ('x.pth', lambda s: s.files.update({'/x.pth': b'<html>not here</html>'}), 'x.pth is a web page'),
-    ('x.pth', lambda s: s.files.pop('/x.pth'), '404'),
-])
+@pytest.mark.parametrize(
+    'name, spoil, words',
+    [
+        ('x.pth', lambda s: s.cut.add('/x.pth'), 'x.pth (was cut short|could not be fetched)'),
+        ('x.safetensors', lambda s: s.cut.add('/x.safetensors'), 'x.safetensors (was cut short|could not be fetched)'),
+        ('x.pth', lambda s: s.files.update({'/x.pth': b'<html>not here</html>'}), 'x.pth is a web page'),
+        ('x.pth', lambda s: s.files.pop('/x.pth'), '404'),
+    ],
+)
 def test_what_did_not_come_whole_is_not_kept(server, cache, tmp_path, name, spoil, words):
     server.files['/' + name] = as_bytes(tmp_path, name)
     spoil(server)
@@ -179,11 +186,14 @@ def test_no_server_at_all(cache):
         CheckpointLoader.load_checkpoint('http://127.0.0.1:9/x.pth')
 
 
-@pytest.mark.parametrize('name, parsed', [
-    ('hf-hub:timm/nextvit_small.bd_in1k', ('timm/nextvit_small.bd_in1k', None, None)),
-    ('hf-hub:me/my-net@v1.0:sub/weights.pth', ('me/my-net', 'v1.0', 'sub/weights.pth')),
-    ('hf-hub:me/net:model.bin', ('me/net', None, 'model.bin')),
-])
+@pytest.mark.parametrize(
+    'name, parsed',
+    [
+        ('hf-hub:timm/nextvit_small.bd_in1k', ('timm/nextvit_small.bd_in1k', None, None)),
+        ('hf-hub:me/my-net@v1.0:sub/weights.pth', ('me/my-net', 'v1.0', 'sub/weights.pth')),
+        ('hf-hub:me/net:model.bin', ('me/net', None, 'model.bin')),
+    ],
+)
 def test_names_of_the_hub(name, parsed):
     assert parse_hub_name(name) == parsed
 
@@ -207,14 +217,26 @@ def serve_on_hub(server, repo, file, content, revision='main', digest=None):
 
 def ask(server, home, *names, **env):
     """Load names in a process of its own, because the hub's client reads its settings when it is imported."""
-    code = ('import json, sys, nextvit_mm\nfrom mmengine.runner.checkpoint import CheckpointLoader\nout = []\n'
-            'for name in sys.argv[1:]:\n'
-            '    try:\n        out.append(float(CheckpointLoader.load_checkpoint(name)["a"].sum()))\n'
-            '    except Exception as e:\n        out.append(f"{type(e).__name__}: {e}")\n'
-            'print("\\n" + json.dumps(out))')
-    result = subprocess.run([sys.executable, '-c', code, *names], capture_output=True, text=True, env={
-        **os.environ, 'HF_ENDPOINT': server.url, 'HF_HOME': str(home), 'HF_HUB_DISABLE_XET': '1',
-        'NEXTVIT_MM_WEIGHTS': '', **env})
+    code = (
+        'import json, sys, nextvit_mm\nfrom mmengine.runner.checkpoint import CheckpointLoader\nout = []\n'
+        'for name in sys.argv[1:]:\n'
+        '    try:\n        out.append(float(CheckpointLoader.load_checkpoint(name)["a"].sum()))\n'
+        '    except Exception as e:\n        out.append(f"{type(e).__name__}: {e}")\n'
+        'print("\\n" + json.dumps(out))'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code, *names],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            'HF_ENDPOINT': server.url,
+            'HF_HOME': str(home),
+            'HF_HUB_DISABLE_XET': '1',
+            'NEXTVIT_MM_WEIGHTS': '',
+            **env,
+        },
+    )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -243,7 +265,7 @@ def test_the_hub(server, tmp_path):
 def test_a_hub_that_breaks_off(server, tmp_path):
     serve_on_hub(server, 'me/cut', 'model.safetensors', as_bytes(tmp_path, 'x.safetensors'))
     server.cut.update(path for path in server.files)
-    (message, ) = ask(server, tmp_path / 'home', 'hf-hub:me/cut', HF_HUB_DOWNLOAD_TIMEOUT='2')
+    (message,) = ask(server, tmp_path / 'home', 'hf-hub:me/cut', HF_HUB_DOWNLOAD_TIMEOUT='2')
     assert message.startswith('WeightsError: me/cut could not be fetched') or 'SHA-256' in message
     server.cut.clear()
     assert ask(server, tmp_path / 'home', 'hf-hub:me/cut') == [float(STATE['a'].sum())]
@@ -279,7 +301,10 @@ def test_altered_bytes_anywhere_load_the_same_tensors_or_raise(name, tmp_path):
         # A header without a checksum may be altered into another that is valid: other names, shapes, places. What kept
         # all of these has the same tensors.
         for key in set(loaded) & set(STATE) if isinstance(loaded, dict) and len(loaded) == len(STATE) else ():
-            if isinstance(loaded[key], torch.Tensor) and loaded[key].is_contiguous() and (
-                    loaded[key].shape, loaded[key].dtype) == (STATE[key].shape, STATE[key].dtype):
+            if (
+                isinstance(loaded[key], torch.Tensor)
+                and loaded[key].is_contiguous()
+                and (loaded[key].shape, loaded[key].dtype) == (STATE[key].shape, STATE[key].dtype)
+            ):
                 same += int(torch.equal(loaded[key], STATE[key]))
     assert raised > 30 and (same or name in ('x.pth', 'x.bin'))

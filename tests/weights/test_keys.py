@@ -1,12 +1,23 @@
 """Names of the three dialects, at the published sizes, both ways."""
+
 import pytest
 import timm
 import torch
 from mmengine.runner.checkpoint import load_state_dict
 
 from nextvit_mm import NextViT
-from nextvit_mm.weights.keys import (arch_depths, convert, describe, detect_arch, detect_dialect, detect_prefix,
-                                     is_folded, to_official, to_ours, to_timm)
+from nextvit_mm.weights.keys import (
+    arch_depths,
+    convert,
+    describe,
+    detect_arch,
+    detect_dialect,
+    detect_prefix,
+    is_folded,
+    to_official,
+    to_ours,
+    to_timm,
+)
 
 from ..conftest import randomise, relative_error
 
@@ -23,7 +34,7 @@ def official(arch, form):
     for name, value in randomise(timm.create_model(f'nextvit_{arch}', device='cpu')).state_dict().items():
         parts = name.split('.')
         if parts[0] == 'stages':
-            number = sum(DEPTHS[arch][:int(parts[1])]) + int(parts[3])
+            number = sum(DEPTHS[arch][: int(parts[1])]) + int(parts[3])
             name = '.'.join(['features', str(number), *parts[4:]]).replace('mlp.fc', 'mlp.conv')
         name = name.replace('head.fc.', 'proj_head.0.')
         state[name] = value
@@ -65,13 +76,16 @@ def test_our_names_are_the_models(files):
     names, own = set(to_ours(state, DEPTHS[arch])), set(model.state_dict())
     left = {name.rsplit('.', 1)[0] for name in names - own}
     assert own <= names
-    assert left == dict(classifier={'head.fc'}, detector={'norm3', 'head.fc'},
-                        segmentor={'extra_norm_list.3', 'head.fc'})[form]
+    assert (
+        left
+        == dict(classifier={'head.fc'}, detector={'norm3', 'head.fc'}, segmentor={'extra_norm_list.3', 'head.fc'})[form]
+    )
 
 
 def test_timms_names_are_timms(arch):
     assert set(to_timm(official(arch, 'classifier'), DEPTHS[arch])) == set(
-        timm.create_model(f'nextvit_{arch}').state_dict())
+        timm.create_model(f'nextvit_{arch}').state_dict()
+    )
 
 
 def test_a_loaded_file_computes_what_timm_does(files):
@@ -82,8 +96,13 @@ def test_a_loaded_file_computes_what_timm_does(files):
     load_state_dict(whole, {f'backbone.{name}': value for name, value in state.items()}, strict=True)
     model = whole.backbone.eval()
     theirs = timm.create_model(f'nextvit_{arch}')
-    theirs.load_state_dict({name: value for name, value in to_timm(state, DEPTHS[arch]).items()
-                            if not name.startswith(('norm0', 'norm1', 'norm2', 'extra_norm_list'))})
+    theirs.load_state_dict(
+        {
+            name: value
+            for name, value in to_timm(state, DEPTHS[arch]).items()
+            if not name.startswith(('norm0', 'norm1', 'norm2', 'extra_norm_list'))
+        }
+    )
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         maps = model(x)
@@ -108,7 +127,7 @@ def test_whole_files_both_ways(to):
     assert len(converted) == len(state)
     if to == 'mm':
         assert {name.split('.')[0] for name in converted} == {'backbone', 'head'}
-    assert detect_dialect(name[len('backbone.'):] if to == 'mm' else name for name in converted) == to
+    assert detect_dialect(name[len('backbone.') :] if to == 'mm' else name for name in converted) == to
     back = convert(converted, 'official')
     assert set(back) == set(state) and all(back[name] is state[name] for name in state)
 
@@ -132,8 +151,9 @@ def test_a_converted_dense_model_still_loads_whole(form, to):
     whole.neck = torch.nn.Module()
     whole.neck.weight = torch.nn.Parameter(torch.zeros(2))
     whole.load_state_dict(convert(state, to), strict=True)
-    assert torch.equal(whole.backbone.stages[2].blocks[9].mlp.fc1.weight,
-                       state['backbone.features.16.mlp.conv1.weight'])
+    assert torch.equal(
+        whole.backbone.stages[2].blocks[9].mlp.fc1.weight, state['backbone.features.16.mlp.conv1.weight']
+    )
     assert torch.equal(whole.neck.weight, state['neck.weight'])
 
 

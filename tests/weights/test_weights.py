@@ -21,7 +21,6 @@ from nextvit_mm.weights.io import TENSORS_ONLY, locate_weights, read_weights
 
 from ..conftest import TINY, randomise, tiny
 
-
 tensors_only = pytest.mark.skipif(not TENSORS_ONLY, reason='needs torch 2.6: older versions have no allow-list')
 
 
@@ -31,7 +30,7 @@ def official_names(state_dict, depths):
     for name, value in state_dict.items():
         parts = name.split('.')
         if parts[0] == 'stages':
-            number = sum(depths[:int(parts[1])]) + int(parts[3])
+            number = sum(depths[: int(parts[1])]) + int(parts[3])
             name = '.'.join(['features', str(number), *parts[4:]]).replace('mlp.fc', 'mlp.conv')
         elif name.startswith('norm3.'):
             name = name.replace('norm3.', 'norm.')
@@ -82,27 +81,31 @@ def test_a_timm_file_loads_whole(tmp_path, suffix):
 def test_own_checkpoint_of_a_detector_by_prefix(tmp_path):
     state = {'backbone.' + k: v for k, v in tiny().state_dict().items()}
     torch.save(dict(state_dict={**state, 'neck.weight': torch.rand(3)}), tmp_path / 'detector.pth')
-    model = NextViT(TINY, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'detector.pth'),
-                                        prefix='backbone.'))
+    model = NextViT(
+        TINY, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'detector.pth'), prefix='backbone.')
+    )
     model.init_weights()
     assert all(torch.equal(v, state['backbone.' + k]) for k, v in model.state_dict().items())
 
 
 def test_fewer_stages_take_their_part(classifier, tmp_path):
     torch.save(classifier, tmp_path / 'nextvit.pth')
-    assert len(initialised(tmp_path / 'nextvit.pth', out_indices=(1, )).stages) == 2
+    assert len(initialised(tmp_path / 'nextvit.pth', out_indices=(1,)).stages) == 2
 
 
 def _wrong_size(state):
     return official_names(NextViT('small').state_dict(), (3, 4, 10, 3))
 
 
-@pytest.mark.parametrize('spoil, word', [
-    (_wrong_size, 'of another shape'),
-    (lambda state: {k: v for k, v in state.items() if k != 'stem.0.conv.weight'}, '1 missing in the file'),
-    (lambda state: {**state, 'features.3.mlp.bias': torch.rand(3)}, '1 not in the model'),
-    (lambda state: {'layer1.0.conv1.weight': torch.rand(3)}, 'missing in the file'),
-])
+@pytest.mark.parametrize(
+    'spoil, word',
+    [
+        (_wrong_size, 'of another shape'),
+        (lambda state: {k: v for k, v in state.items() if k != 'stem.0.conv.weight'}, '1 missing in the file'),
+        (lambda state: {**state, 'features.3.mlp.bias': torch.rand(3)}, '1 not in the model'),
+        (lambda state: {'layer1.0.conv1.weight': torch.rand(3)}, 'missing in the file'),
+    ],
+)
 def test_a_file_that_does_not_fit_stops_and_changes_nothing(classifier, tmp_path, spoil, word):
     torch.save(dict(model=spoil(classifier['model'])), tmp_path / 'nextvit.pth')
     model = NextViT(TINY, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'nextvit.pth')))
@@ -116,15 +119,17 @@ def test_a_file_that_does_not_fit_stops_and_changes_nothing(classifier, tmp_path
 class Bomb:
     def __reduce__(self):
         import os
-        return os.system, ('touch exploded', )
+
+        return os.system, ('touch exploded',)
 
 
 @tensors_only
 @pytest.mark.parametrize('legacy', [False, True])
 def test_an_object_in_a_file_is_refused_by_name_and_never_run(tmp_path, monkeypatch, legacy):
     monkeypatch.chdir(tmp_path)
-    torch.save(dict(state_dict=dict(a=torch.rand(2)), meta=Bomb()), 'bomb.pth',
-               _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        dict(state_dict=dict(a=torch.rand(2)), meta=Bomb()), 'bomb.pth', _use_new_zipfile_serialization=not legacy
+    )
     for load in (read_weights, lambda p: load_checkpoint(torch.nn.Linear(1, 1), p)):
         with pytest.raises(WeightsError, match=r'bomb\.pth holds an object of \S*system'):
             load('bomb.pth')
@@ -169,8 +174,12 @@ def test_a_file_named_like_published_weights_is_a_file(tmp_path, monkeypatch):
 
 def test_what_mmengine_stores_is_read(tmp_path):
     history = HistoryBuffer([1.0, 2.0], [1, 1])
-    stored = dict(state_dict=dict(w=torch.rand(2)), message_hub=dict(
-        log_scalars={'train/loss': history}, runtime_info=dict(iter=3, lr=np.float64(0.1), a=np.arange(3))))
+    stored = dict(
+        state_dict=dict(w=torch.rand(2)),
+        message_hub=dict(
+            log_scalars={'train/loss': history}, runtime_info=dict(iter=3, lr=np.float64(0.1), a=np.arange(3))
+        ),
+    )
     torch.save(stored, tmp_path / 'epoch_1.pth')
     loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_1.pth'))
     assert loaded['message_hub']['log_scalars']['train/loss'].mean() == 1.5
@@ -216,7 +225,7 @@ def test_a_file_cut_short_is_one_error(tmp_path, classifier):
     torch.save(classifier, tmp_path / 'x.pth')
     content = (tmp_path / 'x.pth').read_bytes()
     for share in (0.1, 0.5, 0.99):
-        (tmp_path / 'x.pth').write_bytes(content[:int(share * len(content))])
+        (tmp_path / 'x.pth').write_bytes(content[: int(share * len(content))])
         with pytest.raises(WeightsError, match='x.pth'):
             read_weights(tmp_path / 'x.pth')
 
@@ -245,10 +254,16 @@ def test_published_names_and_the_mirror(tmp_path, monkeypatch):
 
 def test_a_hub_out_of_reach_says_what_to_do(tmp_path):
     """In a process of its own: the hub's client reads its settings when it is imported."""
-    code = ('from nextvit_mm.weights.io import locate_weights\n'
-            'try:\n    locate_weights("nextvit-small_in1k")\nexcept Exception as e:\n    print(type(e).__name__, e)')
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={
-        **os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path), 'NEXTVIT_MM_WEIGHTS': ''})
+    code = (
+        'from nextvit_mm.weights.io import locate_weights\n'
+        'try:\n    locate_weights("nextvit-small_in1k")\nexcept Exception as e:\n    print(type(e).__name__, e)'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path), 'NEXTVIT_MM_WEIGHTS': ''},
+    )
     assert result.stdout.startswith('WeightsError timm/nextvit_small.bd_in1k could not be fetched'), result.stderr
     assert 'NEXTVIT_MM_WEIGHTS' in result.stdout and 'name a file' in result.stdout
 

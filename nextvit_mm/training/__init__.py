@@ -1,0 +1,1 @@
+"""From a config and the flags of the command line to a finished run."""

@@ -1,0 +1,254 @@
+"""What the command line changes in an MM config, each as a function from config to config (in place)."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
+from mmengine.logging import print_log
+
+from ..errors import UserError
+from ..models import NextViT
+from ..models.arch import parse_arch
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
+NETWORK_KEYS = ('arch', 'sr_mode', 'norm_cfg', 'act_cfg')  # of a NextViT config, what makes it another network
+PIPELINE = '_test_pipeline'  # how the variables that --pipeline names end
+
+
+def load_config(path: str, options: dict | None = None) -> Config:
+    """Read a config and merge ``--cfg-options`` into it.
+
+    Raises:
+        UserError: There is no such file, or it cannot be read as a config.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f'config not found: {path}')
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(options or {})
+    except (OSError, ImportError, SyntaxError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
+    return cfg
+
+
+def config_file(name: str) -> Path:
+    """A config of this project by its name below ``configs``, in a source tree or in an installed package.
+
+    Raises:
+        UserError: It is in neither.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for root in (package.parent / 'configs', package / '.mim' / 'configs'):
+        if (root / f'{name}.py').is_file():
+            return root / f'{name}.py'
+    raise UserError(f'configs/{name}.py was not found beside or in {package}')
+
+
+def set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    """The folder for logs and checkpoints: the flag, else the config's own, else ``work_dirs/<config name>``."""
+    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(cfg.filename).stem)
+
+
+def leaf_datasets(dataset: dict) -> Iterator[dict]:
+    """The datasets that read files, below wrappers such as RepeatDataset and ConcatDataset."""
+    inner = dataset.get('datasets', dataset.get('dataset'))
+    if inner is None:
+        yield dataset
+    else:
+        for item in inner if isinstance(inner, (list, tuple)) else [inner]:
+            yield from leaf_datasets(item)
+
+
+def set_data_root(cfg: Config, data_root: str) -> None:
+    """Point every dataset, and every evaluator that reads the same files, at another copy of the data.
+
+    Raises:
+        UserError: A dataset of the config has no ``data_root``.
+    """
+    old_roots: list[str] = []
+    for name in LOADERS:
+        loader = cfg.get(name) or {}
+        for dataset in leaf_datasets(loader['dataset']) if 'dataset' in loader else ():
+            if not dataset.get('data_root'):
+                raise UserError(
+                    f'the {dataset["type"]} of {cfg.filename}, {name}, has no data_root for --data-root to replace'
+                )
+            old_roots.append(dataset.data_root)
+            dataset.data_root = data_root
+    for name in EVALUATORS:
+        if cfg.get(name):
+            cfg[name] = _map_strings(cfg[name], lambda s: _move(s, old_roots, data_root))
+
+
+def train_from_scratch(cfg: Config) -> None:
+    """Drop pretrained weights, and with them what only makes sense on top of them: frozen stages, BN in eval mode."""
+    cfg.load_from = None
+    backbone = _backbone(cfg)
+    changes = dict(init_cfg=None, frozen_stages=-1, norm_eval=False)
+    for key, value in changes.items():
+        if key == 'init_cfg' or key in backbone:
+            backbone[key] = value
+    print_log('training from scratch: no pretrained weights, no frozen stage, every BN learns', 'current')
+
+
+def use_backbone(cfg: Config, path: str) -> None:
+    """Give the model the network of another config's backbone, and its neck and heads the widths of its maps.
+
+    The network is :data:`NETWORK_KEYS` of ``path``'s ``model.backbone``, such as those of ``configs/ablation/``;
+    everything else, such as drop rates, weights and what is frozen, stays the recipe's.
+
+    Raises:
+        UserError: One of the two backbones is no NextViT, or its arch is wrong.
+    """
+    backbone, other = _backbone(cfg), _backbone(load_config(path))
+    for source, found in ((cfg.filename, backbone), (path, other)):
+        if not is_nextvit(found):
+            raise UserError(
+                f'--backbone puts one Next-ViT in the place of another; that of {source} is {found.get("type")!r}'
+            )
+    for key in NETWORK_KEYS:
+        if key in other:
+            backbone[key] = other[key]
+    try:
+        widths = [stage.out_channels for stage in parse_arch(backbone.get('arch', 'small')).stages]
+    except ValueError as error:
+        raise UserError(f'{path}: {error}') from None
+    indices = backbone.get('out_indices', (0, 1, 2, 3))
+    if max(indices) >= len(widths):
+        raise UserError(
+            f'{path} has {len(widths)} stages, and {cfg.filename} takes the maps of stage {max(indices) + 1}'
+        )
+    taken = [widths[i] for i in indices]
+    model = cfg.model
+    if 'in_channels' in (model.get('neck') or {}):
+        model.neck.in_channels = taken
+    else:
+        for name in ('decode_head', 'auxiliary_head', 'head'):
+            heads = model.get(name) or []
+            for head in heads if isinstance(heads, (list, tuple)) else [heads]:
+                index = head.get('in_index', -1)
+                head.in_channels = [taken[i] for i in index] if isinstance(index, (list, tuple)) else taken[index]
+    hooks = cfg.get('custom_hooks') or []
+    cfg.custom_hooks = [hook for hook in hooks if hook['type'] != 'PublishedRunHook']
+    if len(cfg.custom_hooks) < len(hooks):
+        print_log('another backbone than the published: not compared with the published run', 'current')
+
+
+def use_amp(cfg: Config) -> None:
+    """Automatic mixed precision, as MM's ``--amp``; a config that has it already keeps its own loss scale."""
+    if cfg.optim_wrapper.get('type', 'OptimWrapper') == 'AmpOptimWrapper':
+        return
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.loss_scale = 'dynamic'
+
+
+def drop_amp_without_accelerator(cfg: Config) -> None:
+    """Train in float32 where there is no GPU for mixed precision, and say so; MMEngine would refuse to start."""
+    if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper' or any(
+        available() for available in (is_cuda_available, is_npu_available, is_mlu_available, is_musa_available)
+    ):
+        return
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):
+        cfg.optim_wrapper.pop(key, None)
+    print_log('no GPU: training in float32 on the CPU instead of mixed precision', 'current')
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Scale the rate with the batch, from the config's ``auto_scale_lr.base_batch_size``.
+
+    Raises:
+        UserError: The config does not say for which batch its rate is.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UserError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which {cfg.filename} does not have')
+    cfg.auto_scale_lr.enable = True
+
+
+def draw_predictions(cfg: Config, show_dir: str) -> None:
+    """Have the config's visualization hook write a picture of every test image's prediction below ``show_dir``.
+
+    Raises:
+        UserError: The config has no ``default_hooks.visualization``.
+    """
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise UserError(f'--show-dir needs default_hooks.visualization, which {cfg.filename} does not have')
+    # Absolute, because MMDetection's hook would join a relative path to the work dir anew at every image.
+    show_dir = os.path.abspath(show_dir)
+    if 'Det' in hook['type']:
+        hook.update(draw=True, test_out_dir=show_dir)
+    elif 'Seg' in hook['type']:
+        hook.update(draw=True, interval=1)
+        cfg.visualizer.save_dir = show_dir
+    else:  # MMPretrain
+        hook.update(enable=True, interval=1, out_dir=show_dir)
+
+
+def use_tta(cfg: Config) -> None:
+    """Test with the config's test-time augmentation; its metrics are named ``ms/…``.
+
+    Raises:
+        UserError: The config has no ``tta_model`` or no ``tta_pipeline``.
+    """
+    missing = [name for name in ('tta_model', 'tta_pipeline') if not cfg.get(name)]
+    if missing:
+        raise UserError(f'--tta needs {" and ".join(missing)}, which {cfg.filename} does not have')
+    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
+    evaluators = cfg.test_evaluator
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        evaluator.prefix = 'ms'
+    cfg.model = dict(**cfg.tta_model, module=cfg.model)
+
+
+def use_test_pipeline(cfg: Config, name: str) -> None:
+    """Test with another of the config's pipelines, its variable ``<name>_test_pipeline``, such as timm's.
+
+    Raises:
+        UserError: The config has no such pipeline.
+    """
+    pipeline = cfg.get(name + PIPELINE)
+    if not pipeline:
+        there = sorted(key[: -len(PIPELINE)] for key in cfg if key.endswith(PIPELINE))
+        raise UserError(
+            f'--pipeline {name} needs {name}{PIPELINE} in {cfg.filename}, which has '
+            + (f'those of {", ".join(there)}' if there else 'none of such a name')
+        )
+    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = pipeline
+    cfg.tested_pipeline = name  # kept with the results, by the config that MMEngine writes beside them
+
+
+def is_nextvit(backbone: dict) -> bool:
+    """Whether a backbone's config is one of ours, by name, with or without scope, or by class."""
+    kind = backbone.get('type')
+    return kind is NextViT or str(kind).split('.')[-1] == 'NextViT'
+
+
+def _backbone(cfg: Config) -> dict:
+    model = cfg.get('model', {})
+    if 'backbone' not in model:
+        raise UserError(f'{cfg.filename} has no model.backbone')
+    return model.backbone
+
+
+def _map_strings(value: Any, function: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return function(value)
+    if isinstance(value, dict):
+        return type(value)({k: _map_strings(v, function) for k, v in value.items()})
+    if isinstance(value, (list, tuple)):
+        return type(value)(_map_strings(v, function) for v in value)
+    return value
+
+
+def _move(path: str, old_roots: list[str], new_root: str) -> str:
+    for old in old_roots:
+        if path.startswith(os.path.join(old, '')):
+            return os.path.join(new_root, os.path.relpath(path, old))
+    return path

@@ -1,0 +1,128 @@
+"""What a run needs, looked for before anything is built."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+from mmengine.config import Config
+
+from ..errors import UserError
+from ..weights.io import fetch_from_hub, locate_weights, parse_hub_name, read_weights
+from ..weights.zoo import ZOO
+from .config import leaf_datasets
+
+
+def check_data(cfg: Config, splits: Sequence[str]) -> None:
+    """See that the files and folders of the datasets and evaluators of ``splits`` exist.
+
+    Args:
+        cfg: The config that will run.
+        splits: Of ``'train'``, ``'val'``, ``'test'``.
+
+    Raises:
+        UserError: Something is missing; the message shows the whole layout and what of it is there.
+    """
+    roots: list[str] = []
+    needed: list[str] = []
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader') or {}
+        for dataset in leaf_datasets(loader['dataset']) if 'dataset' in loader else ():
+            if dataset.get('backend_args'):  # not on this disk
+                continue
+            root, paths = _needs(dataset)
+            roots += [root] if root and root not in roots else []
+            needed += [path for path in paths if path not in needed]
+        evaluators = cfg.get(f'{split}_evaluator') or []
+        for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+            path = evaluator.get('ann_file')
+            if path and not evaluator.get('backend_args') and path not in needed:
+                needed.append(path)
+    if all(os.path.exists(path) for path in roots + needed):
+        return
+    raise UserError(
+        '\n'.join(
+            [
+                f'the data for {cfg.filename} is not complete:',
+                *_tree(roots, needed),
+                'Give the folder that holds it with --data-root DIR'
+                + (
+                    f', or link it:  ln -s DIR {roots[0].rstrip("/")}'
+                    if len(roots) == 1 and not os.path.isabs(roots[0]) and not os.path.exists(roots[0])
+                    else ''
+                ),
+            ]
+        )
+    )
+
+
+def check_checkpoint(path: str) -> None:
+    """See that a checkpoint given as a local path exists (names with a scheme are left to their loaders).
+
+    Raises:
+        UserError: It does not.
+    """
+    if path.startswith('hf-hub:'):
+        parse_hub_name(path)
+    elif path not in ZOO and '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+        raise UserError(f'checkpoint not found: {path}')
+
+
+def check_resumable(path: str) -> None:
+    """See that a local checkpoint can be resumed from: that it is safe to read, and more than weights.
+
+    Raises:
+        UserError: It is not.
+    """
+    check_checkpoint(path)
+    if os.path.isfile(os.path.expanduser(path)):
+        missing = {'meta', 'optimizer'} - set(read_weights(path))
+        if missing:
+            raise UserError(
+                f'{path} cannot be resumed from: it holds no {" and no ".join(sorted(missing))}. To start '
+                f'a new run from its weights: --cfg-options load_from={path}'
+            )
+
+
+def check_pretrained(cfg: Config) -> None:
+    """See that the weights that the backbone or the model starts from are there; published ones are fetched now.
+
+    Raises:
+        UserError: They are not, or cannot be fetched.
+    """
+    init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg') or []
+    names = [init.get('checkpoint') or '' for init in (init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg])]
+    for name in [*names, cfg.get('load_from') or '']:
+        if name in ZOO:
+            locate_weights(name)
+        elif name.startswith('hf-hub:'):
+            fetch_from_hub(*parse_hub_name(name))
+        elif name:
+            check_checkpoint(name)
+
+
+def _needs(dataset: dict) -> tuple[str, list[str]]:
+    """The root of one dataset, and the paths below it that it reads; the last character of a folder is ``/``."""
+    root = dataset.get('data_root') or ''
+    prefix = dataset.get('data_prefix') or {}
+    if isinstance(prefix, str):
+        prefix = dict(img=prefix)
+    if not prefix and dataset['type'] in ('ImageNet', 'ImageNet21k') and dataset.get('split'):
+        prefix = dict(img=dataset['split'])
+    paths = [dataset['ann_file']] if dataset.get('ann_file') else []
+    paths += [os.path.join(folder, '') for folder in prefix.values() if folder]
+    return root, [os.path.join(root, path) for path in paths]
+
+
+def _tree(roots: list[str], needed: list[str]) -> Iterator[str]:
+    rest = list(needed)
+    for root in roots:
+        below = [path for path in rest if path.startswith(os.path.join(root, ''))]
+        rest = [path for path in rest if path not in below]
+        yield _line(root, os.path.join(root, ''))
+        for path in below:
+            yield _line(path, ('└── ' if path == below[-1] else '├── ') + path[len(os.path.join(root, '')) :])
+    for path in rest:
+        yield _line(path, path)
+
+
+def _line(path: str, text: str) -> str:
+    return f'  {text:<56} {"found" if os.path.exists(path) else "MISSING"}'

@@ -1,0 +1,58 @@
+"""What the tools share: flags, and errors of one line."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from mmengine.config import DictAction
+
+from ..errors import UserError
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that training and testing share."""
+    parser.add_argument(
+        '--work-dir',
+        metavar='DIR',
+        help="folder for logs and checkpoints (default: the config's, or work_dirs/<config name>)",
+    )
+    parser.add_argument(
+        '--data-root',
+        metavar='DIR',
+        help="folder of the data, instead of the config's, for every dataset and evaluator",
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, such as train_dataloader.batch_size=4; lists as key="[a,b]" or key=a,b',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='how the processes of a distributed run were started',
+    )
+    # torchrun sets LOCAL_RANK; torch.distributed.launch passes the flag instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
+    """Parse and run a tool; an error that the user can mend is printed as it is, with exit status 2."""
+    try:
+        args = vars(parser.parse_args())
+    except ValueError as error:  # from MMEngine's DictAction
+        parser.error(f'--cfg-options takes KEY=VALUE … ({error})')
+    os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank', 0)))
+    try:
+        command(**args)
+        sys.stdout.flush()
+    except UserError as error:
+        sys.stdout.flush()
+        print(f'{parser.prog}: {error}', file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # whoever reads, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

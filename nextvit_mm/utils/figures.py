@@ -1,0 +1,49 @@
+"""Figures, drawn without a screen and written as PNG."""
+
+from pathlib import Path
+
+from ..errors import UserError
+
+
+def pyplot():
+    """matplotlib's pyplot, drawing without a screen.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError('drawing needs matplotlib: pip install matplotlib') from None
+    matplotlib.use('Agg')  # no screen
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def save_figure(figure, out_file: str | Path, bottom: float = 0.0) -> None:
+    """Write a figure as PNG, its folder with it, and close it.
+
+    A figure without a layout of its own is laid out tightly; ``bottom`` is the share that is then kept for a legend.
+    """
+    out_file = Path(out_file)
+    check_png(out_file)
+    if figure.get_layout_engine() is None:
+        figure.tight_layout(rect=(0, bottom, 1, 1))
+    try:
+        out_file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out_file, dpi=110)
+    except OSError as error:
+        raise UserError(f'{out_file} cannot be written: {error.strerror}') from None
+    finally:
+        pyplot().close(figure)
+
+
+def check_png(out_file: str | Path) -> None:
+    """See that a picture's name ends in ``.png``.
+
+    Raises:
+        UserError: It does not.
+    """
+    if Path(out_file).suffix.lower() != '.png':
+        raise UserError(f'{out_file}: pictures are PNG; give a name that ends in .png')

@@ -1,0 +1,289 @@
+"""Networks to look at, as a command line names them, and pictures as each of them takes them."""
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..deploy.info import describe, find_pictures
+from ..errors import UserError
+from ..predict.predictor import place
+from ..training import config as cfgs
+from ..training.loading import load_model
+from ..training.preflight import check_checkpoint
+from ..utils.optional import need
+from ..weights.models import load_exactly
+from ..weights.zoo import ZOO
+
+RANDOM = 'random weights'
+CONFIG = re.compile(r'^(?P<config>.+?\.py)(?::(?P<checkpoint>.+))?$')
+BATCH = 8  # pictures that BN take their statistics from at once
+
+
+@dataclass
+class Subject:
+    """A network to look at.
+
+    Attributes:
+        name: Of the network.
+        weights: Where its weights are from, or :data:`RANDOM`.
+        model: The whole MM model, or the backbone alone.
+        backbone: Image (B, 3, H, W) to feature maps; a part of ``model``.
+        about: How a picture becomes its input, as :func:`nextvit_mm.predict.predictor.place` takes it.
+        classes: Names of the classes, where there are any.
+        channels_last: Whether its maps come as (B, h, w, C).
+    """
+
+    name: str
+    weights: str
+    model: nn.Module
+    backbone: nn.Module
+    about: dict[str, Any]
+    classes: list[str] | None = None
+    channels_last: bool = False
+
+    @property
+    def title(self) -> str:
+        return f'{self.name}, {self.weights}'
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def prepare(self, picture: np.ndarray) -> Tensor:
+        """An RGB picture (H, W, 3), uint8, as the network's input (1, 3, H', W')."""
+        return torch.from_numpy(place(picture, self.about).tensor).to(self.device)
+
+    def shown(self, picture: np.ndarray) -> np.ndarray:
+        """The part of a picture that the network sees, RGB (H', W', 3), uint8, at the size of its input."""
+        plain = dict(self.about, input=dict(self.about['input'], color='RGB', mean=[0] * 3, std=[1] * 3))
+        return place(picture, plain).tensor[0].transpose(1, 2, 0).clip(0, 255).round().astype(np.uint8)
+
+
+def read_config(config: str, data_root: str | None = None, cfg_options: dict | None = None) -> Config:
+    """A config file with the changes of the command line, or one of a library, as ``mmdet::folder/name.py``."""
+    if '::' in config:
+        from mmengine.hub import get_config
+
+        need(config.split('::')[0], config)  # MMEngine would install it by itself
+        try:
+            cfg = get_config(config)
+        except Exception as error:  # whatever MMEngine raises: the library or its config is not there
+            raise UserError(f'{config} cannot be read as a config: {type(error).__name__}: {error}') from None
+        cfg.merge_from_dict(cfg_options or {})
+    else:
+        cfg = cfgs.load_config(config, cfg_options)
+    if 'backbone' not in cfg.get('model', {}):
+        raise UserError(f'{config} has no model with a backbone')
+    if data_root:
+        cfgs.set_data_root(cfg, data_root)
+    return cfg
+
+
+def load_subject(
+    cfg: Config,
+    checkpoint: str | None = None,
+    random_weights: bool = False,
+    task: str | None = None,
+    size: Sequence[int] | None = None,
+    exact: bool = False,
+    pictures_of: Config | None = None,
+    device: str = 'cpu',
+) -> Subject:
+    """The model of a config.
+
+    Args:
+        cfg: A config of MMDetection, MMSegmentation or MMPretrain.
+        checkpoint: Its weights. Default, for a backbone alone: those that the config names.
+        random_weights: Initialise it instead; seed 0.
+        task: ``'backbone'`` needs no weights for the rest, and has no classes. Default: the whole model.
+        size: Height and width. Default: what the config's test pipeline makes of a picture.
+        exact: Whether pictures become just that size; else they are resized to fit, their ratio kept.
+        pictures_of: A config whose test pipeline sizes the pictures instead of this one's.
+        device: Where to.
+
+    Raises:
+        UserError: Something is missing or does not fit.
+    """
+    meta: dict[str, Any] = {}
+    if cfgs.is_nextvit(cfg.model.backbone):
+        if not checkpoint and not random_weights and 'Pretrained' not in str(cfg.model.backbone.get('init_cfg')):
+            raise UserError(f'{_stem(cfg)} needs its weights: give a CHECKPOINT after the config, or --random-weights')
+        if not checkpoint and not random_weights and task != 'backbone':
+            raise UserError('a whole model needs its weights: give a CHECKPOINT after the config, or --random-weights')
+        model, meta = load_model(
+            cfg, checkpoint, 'backbone' if task == 'backbone' and not checkpoint else 'model', random_weights
+        )
+        weights = RANDOM if random_weights else _weights_of(checkpoint or _pretrained(cfg))
+    else:
+        model, meta = _load_other(cfg, checkpoint)
+        weights = _weights_of(checkpoint) if checkpoint else RANDOM
+    # No task that is exported: what a runtime has to know of one beyond pixels and classes is not needed here, nor that
+    # a classifier's pictures have one size.
+    graph = SimpleNamespace(task=task or 'whole', outputs=())
+    about = describe(pictures_of or cfg, model, graph, meta, size, ('size',), False)
+    if exact and size:
+        about['resize'] = dict(exact=list(size), interpolation=about['resize']['interpolation'])
+    return Subject(_stem(cfg), weights, model.to(device), model.backbone, about, about.get('classes'))
+
+
+def load_beside(text: str, own: Config, like: Subject, size: tuple[int, int], device: str = 'cpu') -> Subject:
+    """A network of ``--beside``, for pictures as another subject takes them, normalised in its own way.
+
+    Args:
+        text: ``random``: that of ``own`` with random weights. ``timm:NAME``, with random weights, or
+            ``timm:NAME@pretrained``. ``CONFIG.py`` or ``CONFIG.py:CHECKPOINT`` of an MM library; without a checkpoint
+            with random weights.
+        own: The config of the network that it is put beside.
+        like: That network.
+        size: Height and width that the pictures will have, for networks that are built for one.
+        device: Where to.
+
+    Raises:
+        UserError: There is no such network, or it does not take that size.
+    """
+    if text == 'random':
+        subject = load_subject(own, random_weights=True, task='backbone', device=device)
+        return _sized_as(subject, like)
+    if text.startswith('timm:'):
+        return _sized_as(_load_timm(text, size, device), like)
+    match = CONFIG.match(text)
+    if not match:
+        raise UserError(
+            f'--beside {text}: take random, timm:NAME, timm:NAME@pretrained, CONFIG.py or CONFIG.py:CHECKPOINT'
+        )
+    config, checkpoint = match['config'], match['checkpoint']
+    cfg = read_config(config)
+    subject = load_subject(
+        cfg, checkpoint, random_weights=not checkpoint, task='backbone', pictures_of=own, device=device
+    )
+    return _sized_as(subject, like)
+
+
+def take_pictures(cfg: Config, images: str | None, count: int) -> list[np.ndarray]:
+    """Up to ``count`` RGB pictures: of a file or folder, else of the config's test data.
+
+    Raises:
+        UserError: There are none.
+    """
+    if count < 1:
+        raise UserError(f'--count {count} must be at least 1')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))  # of the library whose data set it may be
+    pictures, source = find_pictures(cfg, images, count)
+    if source == 'noise':
+        raise UserError(f'the test data of {_stem(cfg)} are not here: give --images FILE or DIR, or --data-root DIR')
+    return pictures
+
+
+def settle_statistics(subject: Subject, pictures: Sequence[np.ndarray]) -> None:
+    """Give every BN of a network with random weights the statistics of the pictures, which training would have given.
+
+    With the statistics that it is built with, a BN normalises nothing, and a network of many random layers can make
+    little but zeros or infinities of a picture.
+    """
+    norms = [module for module in subject.backbone.modules() if isinstance(module, _BatchNorm)]
+    if not norms or subject.weights != RANDOM:
+        return
+    kept = [(norm.momentum, norm.training) for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+        norm.train()
+    inputs = [subject.prepare(picture) for picture in pictures]
+    try:
+        with torch.no_grad():
+            for start in range(0, len(inputs), BATCH):
+                for shape in {tuple(x.shape) for x in inputs[start : start + BATCH]}:
+                    subject.backbone(torch.cat([x for x in inputs[start : start + BATCH] if tuple(x.shape) == shape]))
+    except ValueError as error:  # one value a channel has no variance
+        raise UserError(
+            f'{subject.name}: the pictures are too small, or too few, for a network with random weights: {error}'
+        ) from None
+    finally:
+        for norm, (momentum, training) in zip(norms, kept):
+            norm.momentum = momentum
+            norm.train(training)
+
+
+def _pretrained(cfg: Config) -> str:
+    """The weights that the config's backbone begins with."""
+    init_cfg = cfg.model.backbone.init_cfg
+    found = [init for init in (init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]) if 'checkpoint' in init]
+    return found[0]['checkpoint']
+
+
+def _weights_of(checkpoint: str) -> str:
+    return f'published weights {checkpoint}' if checkpoint in ZOO else f'weights of {Path(checkpoint).name}'
+
+
+def _sized_as(subject: Subject, like: Subject) -> Subject:
+    subject.about = dict(subject.about, resize=like.about['resize'])
+    return subject
+
+
+def _load_other(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[str, Any]]:
+    """A model with another backbone than Next-ViT; without a checkpoint with random weights."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    model_cfg = copy.deepcopy(cfg.model)
+    model_cfg.pop('pretrained', None)
+    model_cfg.backbone.pop('init_cfg', None)
+    if cfg.get('data_preprocessor'):
+        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
+    if checkpoint:
+        check_checkpoint(checkpoint)
+    torch.manual_seed(0)
+    try:
+        model = MODELS.build(model_cfg)
+    except KeyError as error:
+        raise UserError(f'{_stem(cfg)} cannot be built: {error}') from None
+    if not checkpoint:
+        model.init_weights()
+        return model.eval(), {}
+    loaded = load_exactly(model, checkpoint, _stem(cfg))
+    return model.eval(), loaded.get('meta', {}).get('dataset_meta') or {} if isinstance(loaded, dict) else {}
+
+
+def _load_timm(text: str, size: tuple[int, int], device: str) -> Subject:
+    timm = need('timm', 'a network of timm')
+    name, _, suffix = text[len('timm:') :].partition('@')
+    if suffix not in ('', 'pretrained'):
+        raise UserError(f'--beside {text}: timm:NAME or timm:NAME@pretrained, not @{suffix}')
+    if not timm.is_model(name):
+        similar = ', '.join(timm.list_models(f'*{name}*')[:8])
+        raise UserError(f'--beside {text}: timm has no {name}' + (f'; similar: {similar}' if similar else ''))
+    torch.manual_seed(0)
+    try:
+        about = timm.get_pretrained_cfg(name)
+        keywords = dict(img_size=tuple(size)) if about.fixed_input_size else {}
+        model = timm.create_model(name, pretrained=bool(suffix), features_only=True, **keywords)
+    except Exception as error:  # whatever a network of timm's raises: it cannot be had so
+        raise UserError(f'timm cannot build {text[len("timm:") :]} for {size[0]}×{size[1]}: {error}') from None
+    pixels = dict(
+        color='RGB',
+        mean=[255 * value for value in about.mean],
+        std=[255 * value for value in about.std],
+        normalized_inside=False,
+    )
+    layout = getattr(model, 'output_fmt', 'NCHW')
+    return Subject(
+        f'timm {name}',
+        "timm's pretrained weights" if suffix else RANDOM,
+        model.eval().to(device),
+        model,
+        dict(input=pixels),
+        channels_last=str(getattr(layout, 'value', layout)) == 'NHWC',
+    )
+
+
+def _stem(cfg: Config) -> str:
+    return Path(cfg.filename).stem if cfg.filename else 'the config'

@@ -1,0 +1,230 @@
+"""The runner's preprocessing and results against those of the MM packages."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nextvit_mm.deploy import runner as r
+
+
+@pytest.mark.parametrize(
+    'old, new',
+    [((64, 64), (97, 131)), ((480, 640), (120, 160)), ((101, 57), (57, 101)), ((30, 30), (30, 61)), ((7, 5), (1, 1))],
+)
+def test_resizing_is_opencvs(old, new):
+    import cv2
+
+    picture = np.random.default_rng(0).integers(0, 256, (*old, 3), dtype=np.uint8)
+    theirs = cv2.resize(picture, new[::-1], interpolation=cv2.INTER_LINEAR)
+    difference = abs(r.resize(picture, new, 'bilinear').astype(int) - theirs)
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.005  # of a last bit of a weight
+
+
+@pytest.mark.parametrize(
+    'rule, step',
+    [
+        (dict(long_short=[1333, 800]), dict(type='Resize', scale=(1333, 800), keep_ratio=True)),
+        (dict(long_short=[2048, 512]), dict(type='Resize', scale=(2048, 512), keep_ratio=True)),
+        (dict(factor=0.5), dict(type='Resize', scale_factor=0.5)),
+        (dict(exact=[48, 40]), dict(type='Resize', scale=(40, 48), keep_ratio=False)),
+    ],
+)
+@pytest.mark.parametrize('size', [(333, 500), (640, 427), (100, 100)])
+def test_sizes_are_those_of_mmcv(rule, step, size):
+    from mmcv.transforms import Resize
+
+    step = {key: value for key, value in step.items() if key != 'type'}
+    theirs = Resize(**step)(dict(img=np.zeros((*size, 3), np.uint8), img_shape=size))['img_shape']
+    assert r.resized_size(size, rule) == tuple(theirs)
+
+
+@pytest.mark.parametrize('size', [(333, 500), (640, 427), (100, 100)])
+def test_center_crops_are_those_of_mmpretrain(size):
+    from mmengine.registry import init_default_scope
+    from mmpretrain.registry import TRANSFORMS
+
+    init_default_scope('mmpretrain')
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    results = dict(img=picture, img_shape=size)
+    for step in (
+        dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
+        dict(type='CenterCrop', crop_size=224),
+    ):
+        results = TRANSFORMS.build(step)(results)
+    about = dict(
+        resize=dict(short_edge=256, center_crop=[224, 224], interpolation='bicubic'),
+        input=dict(color='RGB', mean=[0, 0, 0], std=[1, 1, 1], normalized_inside=True),
+    )
+    ours = r.place(picture, about).tensor[0].transpose(1, 2, 0)
+    assert ours.shape == results['img'].shape and (ours == results['img']).all()
+
+
+@pytest.mark.parametrize('inside', [False, True])
+@pytest.mark.parametrize('color', ['RGB', 'BGR'])
+def test_padding_is_the_mean_color(inside, color):
+    mean, std = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
+    about = dict(
+        resize=dict(canvas=[10, 12], interpolation='bilinear'),
+        input=dict(color=color, mean=mean, std=std, normalized_inside=inside),
+    )
+    placed = r.place(np.full((8, 6, 3), (1, 2, 3), np.uint8), about)
+    assert placed.tensor.shape == (1, 3, 10, 12) and placed.original == (8, 6) and placed.resized == (10, 8)
+    pixel = np.array([1, 2, 3] if color == 'RGB' else [3, 2, 1], np.float32)
+    value, fill = (pixel, np.array(mean)) if inside else ((pixel - mean) / std, np.zeros(3))
+    assert np.allclose(placed.tensor[0, :, 5, 7], value) and np.allclose(placed.tensor[0, :, 5, 8], fill)
+
+
+def test_masks_are_pasted_as_mmdetection_does():
+    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+    rng = np.random.default_rng(0)
+    masks = rng.random((20, 28, 28), dtype=np.float32)
+    corner = rng.uniform(-10, 60, (20, 2)).astype(np.float32)
+    boxes = np.concatenate((corner, corner + rng.uniform(1, 40, (20, 2)).astype(np.float32)), axis=1)
+    theirs = _do_paste_mask(torch.from_numpy(masks)[:, None], torch.from_numpy(boxes), 70, 90, skip_empty=False)[0]
+    for mask, box, expected in zip(masks, boxes, theirs.numpy()):
+        pasted = r.paste_mask(mask, box, (70, 90))
+        assert abs(pasted - expected).max() < 1e-4 or ((pasted >= 0.5) == (expected >= 0.5)).all()
+
+
+@pytest.mark.parametrize('box', [(5, 5, 5, 9), (200, 200, 220, 220), (-20, -20, -5, -5)])
+def test_masks_of_empty_boxes_and_boxes_outside_are_empty(box):
+    assert r.paste_mask(np.ones((4, 4), np.float32), np.array(box), (50, 60)).sum() == 0
+
+
+def test_class_maps_are_enlarged_by_the_nearest_pixel():
+    small = np.array([[1, 2], [3, 4]])
+    assert (r.nearest(small, (4, 4)) == small.repeat(2, 0).repeat(2, 1)).all()
+    assert (r.nearest(small, (1, 2)) == [[3, 4]]).all() and r.nearest(small, (2, 2)) is not None
+
+
+def about(task, **more):
+    return dict(
+        format=r.FORMAT,
+        task=task,
+        outputs=more.pop('outputs', []),
+        test_cfg=dict(mask_thr_binary=0.5),
+        resize=dict(factor=1.0, interpolation='bilinear'),
+        classes=['cat', 'dog'],
+        palette=[[0, 0, 128], [250, 200, 0]],
+        input=dict(color='RGB', mean=[0, 0, 0], std=[1, 1, 1], normalized_inside=True),
+        **more,
+    )
+
+
+def runner(task, arrays, **more) -> r.Predictor:
+    made = r.Predictor.__new__(r.Predictor)
+    made.about, made.session = about(task, **more), lambda tensor: arrays
+    return made
+
+
+def test_detections_come_back_in_pixels_of_the_picture_and_are_drawn():
+    outputs = [
+        np.array([[10, 20, 30, 400]], np.float32),
+        np.array([0.9], np.float32),
+        np.array([1]),
+        np.ones((1, 4, 4), np.float32),
+    ]
+    model = runner('detection', outputs, outputs=['boxes', 'scores', 'labels', 'masks'])
+    model.about['resize'] = dict(factor=2.0, interpolation='bilinear')
+    picture = np.zeros((50, 40, 3), np.uint8)
+    result = model(picture)
+    assert result['boxes'].tolist() == [[5, 10, 15, 50]] and result['masks'].shape == (1, 50, 40)
+    assert result['masks'][0, 30, 10] and not result['masks'][0, 30, 30]
+    drawn = np.asarray(model.draw(picture, result))
+    assert drawn.shape[:2] == (500, 400) and (drawn[400, 100] == (125, 100, 0)).all()
+    assert r.describe(model, result, 0.3) == ['dog 0.900 at 5.0, 10.0, 15.0, 50.0']
+    assert r.describe(model, result, 0.95) == ['nothing with a score of 0.95 or more']
+
+
+def test_no_detection_is_a_result():
+    outputs = [np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int), np.zeros((0, 4, 4), np.float32)]
+    model = runner('detection', outputs, outputs=['boxes', 'scores', 'labels', 'masks'])
+    picture = np.zeros((50, 40, 3), np.uint8)
+    result = model(picture)
+    assert result['masks'].shape == (0, 50, 40)
+    model.draw(picture, result)
+
+
+def test_other_tasks_are_described_and_drawn():
+    picture = np.zeros((40, 60, 3), np.uint8)
+    class_map = np.zeros((1, 40, 60), int)
+    class_map[:, :10] = 1
+    model = runner('segmentation', [class_map])
+    result = model(picture)
+    assert r.describe(model, result, 0.3) == ['cat 75.0%', 'dog 25.0%']
+    assert (np.asarray(model.draw(picture, result))[1, 1] == (125, 100, 0)).all()
+    model = runner('classification', [np.array([[0.2, 0.8]], np.float32)])
+    assert r.describe(model, model(picture), 0.3) == ['dog 80.0%', 'cat 20.0%']
+    assert isinstance(model.draw(picture, model(picture)), Image.Image)
+    model = runner('backbone', [np.ones((1, 4, 5, 6), np.float32), np.random.rand(1, 8, 3, 3)], outputs=['a', 'b'])
+    assert r.describe(model, model(picture), 0.3) == ['a: (1, 4, 5, 6)', 'b: (1, 8, 3, 3)']
+    assert model.draw(picture, model(picture)).size == (80, 40)
+
+
+def test_wrong_files_and_pictures_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='model.onnx is missing'):
+        r.Predictor(tmp_path / 'model.onnx')
+    (tmp_path / 'model.onnx').write_bytes(b'')
+    r.about_file(tmp_path / 'model.onnx').write_text('{"format": 99}')
+    with pytest.raises(ValueError, match='model.onnx.json was not written by'):
+        r.Predictor(tmp_path / 'model.onnx')
+    r.about_file(tmp_path / 'model.onnx').write_text('{')
+    with pytest.raises(ValueError, match='is not JSON'):
+        r.Predictor(tmp_path / 'model.onnx')
+    with pytest.raises(ValueError, match='neither an .onnx nor an .xml'):
+        r.open_session(tmp_path / 'model.txt')
+    with pytest.raises(ValueError, match=r'\(H, W, 3\) of uint8, not \(4, 4\)'):
+        r.read_picture(np.zeros((4, 4)))
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)  # turned or mirrored, another one
+
+
+@pytest.mark.parametrize(
+    'mode, suffix', [('RGB', 'png'), ('RGB', 'jpg'), ('RGB', 'bmp'), ('L', 'png'), ('P', 'png'), ('RGBA', 'png')]
+)
+def test_pictures_are_read_pixel_by_pixel(mode, suffix, tmp_path):
+    path = tmp_path / f'a.{suffix}'
+    Image.fromarray(PICTURE).convert(mode).save(path)
+    found = r.read_picture(path)
+    assert found.dtype == np.uint8 and (found == np.asarray(Image.open(path).convert('RGB'))).all()
+    if (mode, suffix) == ('RGB', 'png'):
+        assert (found == PICTURE).all() and r.read_picture(PICTURE) is PICTURE
+
+
+@pytest.mark.parametrize(
+    'noted, turn',
+    [
+        (1, lambda p: p),
+        (2, np.fliplr),
+        (3, lambda p: p[::-1, ::-1]),
+        (4, np.flipud),
+        (5, lambda p: p.swapaxes(0, 1)),
+        (6, lambda p: np.rot90(p, -1)),
+        (7, lambda p: p[::-1, ::-1].swapaxes(0, 1)),
+        (8, np.rot90),
+    ],
+)
+def test_pictures_are_turned_as_the_camera_noted(noted, turn, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = noted
+    Image.fromarray(PICTURE).save(tmp_path / 'a.png', exif=exif)
+    assert (r.read_picture(tmp_path / 'a.png') == turn(PICTURE)).all()
+
+
+@pytest.mark.parametrize('inside', [False, True])
+@pytest.mark.parametrize('color', ['RGB', 'BGR'])
+def test_every_pixel_is_placed_where_it_was(color, inside):
+    mean, std = np.array([120.0, 110.0, 100.0]), np.array([60.0, 50.0, 40.0])
+    about = dict(
+        resize=dict(canvas=[24, 30], interpolation='bilinear'),
+        input=dict(color=color, mean=list(mean), std=list(std), normalized_inside=inside),
+    )
+    pixels = (PICTURE if color == 'RGB' else PICTURE[..., ::-1]).astype(float)
+    expected = pixels if inside else (pixels - mean) / std
+    placed = r.place(PICTURE, about)
+    assert placed.original == placed.resized == (20, 30)
+    assert np.allclose(placed.tensor[0, :, :20].transpose(1, 2, 0), expected, atol=1e-5)
+    assert np.allclose(placed.tensor[0, :, 20:], (mean if inside else 0 * mean)[:, None, None])
