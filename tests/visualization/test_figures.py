@@ -2,7 +2,7 @@ import matplotlib.image
 import numpy as np
 
 from nextvit_mm.utils.figures import pyplot
-from nextvit_mm.visualization import figures as figures_module
+from nextvit_mm.visualization import figures
 
 
 def test_components_are_the_directions_of_greatest_variance():
@@ -49,9 +49,9 @@ def test_planes_are_symmetric_about_the_zero_frequency(tmp_path):
 
 def test_amplitudes_above_the_zero_frequency_are_not_cut_off(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(figures_module, 'save_figure', lambda figure, out_file: figures.append(figure))
+    monkeypatch.setattr(figures, 'save_figure', lambda figure, out_file: figures.append(figure))
     frequency, plane = np.linspace(0, np.pi, 4), np.linspace(-2, 1.5, 16).reshape(4, 4)
-    figures_module.draw_spectra(
+    figures.draw_spectra(
         [figures.Depths('some', [(frequency, np.array([0, 2.0, 1.0, -1.0]))], [('stage 1', plane)])],
         'a picture',
         tmp_path / 'unused.png',
@@ -70,7 +70,7 @@ def test_heat_is_drawn_where_it_is(tmp_path):
         heat = np.zeros((40, 40))
         heat[corner, corner] = 1
         out = tmp_path / f'{corner.start}.png'
-        figures_module.draw_heat_maps(
+        figures.draw_heat_maps(
             [figures.Explanation(picture, 'a title', {4: heat}, np.zeros((0, 4)), [], None)], {4: 32}, 'all of it', out
         )
         sheets_of.append(matplotlib.image.imread(out)[..., :3])
