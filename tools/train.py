@@ -24,7 +24,11 @@ def main() -> None:
         metavar='CONFIG',
         help="take the network of this config's backbone, such as configs/ablation/table1_ccct.py",
     )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='automatic mixed precision: on a GPU, or in bfloat16 on a CPU with units for it',
+    )
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate with the batch size')
     parser.add_argument('--seed', type=int, help='seed of Python, NumPy and torch')
     add_common_arguments(parser)

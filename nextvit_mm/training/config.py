@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.logging import print_log
 
 from ..errors import UserError
@@ -144,18 +143,6 @@ def use_amp(cfg: Config) -> None:
         return
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.loss_scale = 'dynamic'
-
-
-def drop_amp_without_accelerator(cfg: Config) -> None:
-    """Train in float32 where there is no GPU for mixed precision, and say so; MMEngine would refuse to start."""
-    if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper' or any(
-        available() for available in (is_cuda_available, is_npu_available, is_mlu_available, is_musa_available)
-    ):
-        return
-    cfg.optim_wrapper.type = 'OptimWrapper'
-    for key in ('loss_scale', 'dtype', 'use_fsdp'):
-        cfg.optim_wrapper.pop(key, None)
-    print_log('no GPU: training in float32 on the CPU instead of mixed precision', 'current')
 
 
 def use_auto_scale_lr(cfg: Config) -> None:

@@ -12,6 +12,7 @@ from ..models import NextViT
 from ..predict import exported  # noqa: F401  (registers the model of exported files)
 from ..weights.models import load_exactly, load_to_start_from, unwrap_model
 from . import config as cfgs
+from .cpu import use_the_cpu_well
 from .preflight import check_checkpoint, check_data, check_pretrained, check_resumable
 
 EXPORTED = ('.onnx', '.xml')  # what nextvit_mm.deploy writes and runs
@@ -74,7 +75,7 @@ def train(
     if 'backbone' in cfg.model and (resumes or cfg.get('load_from')):
         cfg.model.backbone.init_cfg = None  # what is gone on or started from holds every weight of the backbone
     check_pretrained(cfg)
-    cfgs.drop_amp_without_accelerator(cfg)
+    use_the_cpu_well(cfg)
     runner = _build_runner(cfg)
     if isinstance(getattr(unwrap_model(runner.model), 'backbone', None), NextViT) and not cfg.get('resume'):
         # MMEngine calls this for `load_from`; its own would take what happens to match, and go on without the rest.

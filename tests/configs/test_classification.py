@@ -15,7 +15,8 @@ from timm.optim import param_groups_weight_decay
 from nextvit_mm import NextViT
 from nextvit_mm.utils.logs import read_scalars
 from nextvit_mm.training.launch import train
-from nextvit_mm.training.config import drop_amp_without_accelerator, set_data_root
+from nextvit_mm.training.cpu import use_the_cpu_well
+from nextvit_mm.training.config import set_data_root
 from nextvit_mm.training.preflight import check_data
 from nextvit_mm.errors import UserError
 from nextvit_mm.published import list_runs, load_run
@@ -107,7 +108,7 @@ def groups(optimizer):
 @pytest.mark.parametrize('config', **names(RECIPES))
 def test_weight_decay_is_that_of_timms_rule(config):
     cfg = load_config(config)
-    drop_amp_without_accelerator(cfg)
+    use_the_cpu_well(cfg)
     cfg.model.backbone.init_cfg = None
     model = build(cfg)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
@@ -126,7 +127,7 @@ def test_weight_decay_is_that_of_timms_rule(config):
 def test_the_check_of_weight_decay_notices_a_change(key):
     cfg = load_config(FOLDER / 'nextvit_s_224.py')
     del cfg.optim_wrapper.paramwise_cfg['flat_decay_mult'], cfg.optim_wrapper.paramwise_cfg[key]
-    drop_amp_without_accelerator(cfg)
+    use_the_cpu_well(cfg)
     model = build(cfg)
     theirs = groups(torch.optim.AdamW(param_groups_weight_decay(model, weight_decay=0.1)))
     assert groups(build_optim_wrapper(model, cfg.optim_wrapper).optimizer) != theirs
@@ -239,7 +240,7 @@ def test_a_training_step_and_a_test_step(config):
     """On a whole network; B and L, whose blocks are the same, with one group of each kind."""
     from mmpretrain.structures import DataSample
     cfg = load_config(config)
-    drop_amp_without_accelerator(cfg)
+    use_the_cpu_well(cfg)
     if cfg.model.backbone.arch != 'small':
         cfg.model.backbone.arch, cfg.model.head.in_channels = TINY, 128
     model = build(cfg)

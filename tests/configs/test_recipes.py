@@ -9,7 +9,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nextvit_mm.training.config import drop_amp_without_accelerator, train_from_scratch
+from nextvit_mm.training.cpu import use_the_cpu_well
+from nextvit_mm.training.config import train_from_scratch
 from nextvit_mm.published import load_run
 
 from ..conftest import DETECTOR, RECIPES, ROOT, load_config
@@ -32,7 +33,7 @@ def built(request):
     cfg = load_config(request.param)
     init_default_scope(cfg.default_scope)
     cfg.model.backbone.init_cfg = None
-    drop_amp_without_accelerator(cfg)
+    use_the_cpu_well(cfg)
     model = MODELS.build(cfg.model)
     return request.param, cfg, model
 

@@ -48,15 +48,15 @@ def test_planes_are_symmetric_about_the_zero_frequency(tmp_path):
 
 
 def test_amplitudes_above_the_zero_frequency_are_not_cut_off(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(figures, 'save_figure', lambda figure, out_file: figures.append(figure))
+    drawn = []
+    monkeypatch.setattr(figures, 'save_figure', lambda figure, out_file: drawn.append(figure))
     frequency, plane = np.linspace(0, np.pi, 4), np.linspace(-2, 1.5, 16).reshape(4, 4)
     figures.draw_spectra(
         [figures.Depths('some', [(frequency, np.array([0, 2.0, 1.0, -1.0]))], [('stage 1', plane)])],
         'a picture',
         tmp_path / 'unused.png',
     )
-    axes = figures[0].axes
+    axes = drawn[0].axes
     assert axes[0].get_ylim()[1] > 2 and axes[0].get_ylim()[0] < -1
     low, high = next(image for axis in axes for image in axis.get_images()).get_clim()
     assert low < -1.5 and high > 1.3
