@@ -11,12 +11,13 @@ SEGMENTOR ?= semantic_fpn
 BENCHMARK_DIR ?= work_dirs/benchmark
 ABLATION_DIR ?= work_dirs/ablation
 
-.PHONY: help setup demo segment learn test test-fast matrix docs benchmark ablation
+.PHONY: help setup demo segment learn test test-fast lint matrix docs benchmark ablation
 
 help:
 	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
 	@echo "make test     run the tests, two at a time"
 	@echo "make test-fast  those of them that take a second or two, for every save"
+	@echo "make lint     style, types and the contract of imports"
 	@echo "make matrix   the core of the tests with other versions, an environment a row (some: make matrix ARGS='oldest onedl')"
 	@echo "make segment  train Semantic FPN from the demo's backbone, or with SEGMENTOR=upernet UperNet"
 	@echo "make learn    the demo at four times the length"
@@ -35,6 +36,9 @@ test: setup
 test-fast: setup
 	@$(RUN) -m pytest -n 2 --dist loadfile -m 'not slow' $(ARGS)
 
+lint: setup
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(VENV)/bin/lint-imports && $(RUN) -m mypy
+
 matrix:
 	@$(PYTHON) tools/matrix.py $(ARGS)
 
@@ -51,7 +55,7 @@ learn: setup
 
 benchmark: setup
 	@mkdir -p $(BENCHMARK_DIR)
-	@$(RUN) tools/benchmark.py targets --markdown $(BENCHMARK_DIR)/targets.md --json $(BENCHMARK_DIR)/targets.json
+	@$(RUN) tools/benchmark.py latency --markdown $(BENCHMARK_DIR)/latency.md --json $(BENCHMARK_DIR)/latency.json
 
 ablation: setup
 	@$(RUN) tools/ablation.py --tables 1 8 --tasks segmentation --data-dir $(DEMO_DATA) --work-dir $(ABLATION_DIR)

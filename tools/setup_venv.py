@@ -144,7 +144,7 @@ def list_steps(python: Path, compiled: bool = False) -> list[Step]:
     def pinned(*names: str) -> list[str]:
         return [f'{name}=={pins[name]}' for name in names]
 
-    setup_py = (ROOT / 'setup.py').read_text()
+    project = (ROOT / 'pyproject.toml').read_text()
     check = ROOT / 'tools' / 'check_install.py'
     mmcv = (
         [
@@ -179,13 +179,13 @@ def list_steps(python: Path, compiled: bool = False) -> list[Step]:
                 '--editable',
                 f'{ROOT}[all]',
             ],
-            depends_on=tested + setup_py,
+            depends_on=tested + project,
         ),
         Step(
             'check that it all works together',
             'about 20 s',
             [str(python), str(check)],
-            depends_on=tested + setup_py + check.read_text(),
+            depends_on=tested + project + check.read_text(),
         ),
     ]
 

@@ -1,6 +1,10 @@
+import runpy
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
+
+import setuptools
 
 from ..conftest import ROOT
 
@@ -21,8 +25,27 @@ def test_a_wheel_ships_configs_tools_and_model_index(tmp_path):
         assert f'nextvit_mm/.mim/{name}' in names
     assert 'nextvit_mm/models/nextvit.py' in names
     for name in ('table6.csv', 'errata.csv', 'runs/mask_rcnn_1x_nextvit_small.json'):
-        assert f'nextvit_mm/reproduction/data/{name}' in names
+        assert f'nextvit_mm/published/data/{name}' in names
     assert not [n for n in names if n.startswith('tests/') or '__pycache__' in n]
+
+
+def test_where_no_link_can_be_made_an_editable_installation_copies(tmp_path, monkeypatch, capsys):
+    """As on Windows without the right to make links."""
+    monkeypatch.setattr(setuptools, 'setup', lambda **_: None)
+    put = runpy.run_path(str(ROOT / 'setup.py'))['put']
+    put(ROOT / 'configs', tmp_path / 'linked', tmp_path, link=True)
+    assert (tmp_path / 'linked').is_symlink() and (tmp_path / 'linked' / 'detection').is_dir()
+
+    def refuse(*_):
+        raise OSError('A required privilege is not held by the client')
+
+    monkeypatch.setattr(Path, 'symlink_to', refuse)
+    put(ROOT / 'configs', tmp_path / 'configs', tmp_path, link=True)
+    put(ROOT / 'model-index.yml', tmp_path / 'model-index.yml', tmp_path, link=True)
+    assert not (tmp_path / 'configs').is_symlink()
+    assert (tmp_path / 'configs/detection/mask_rcnn_nextvit_s_1x.py').is_file()
+    assert (tmp_path / 'model-index.yml').read_bytes() == (ROOT / 'model-index.yml').read_bytes()
+    assert capsys.readouterr().out.count('is copied, not linked') == 2
 
 
 def test_check_install_passes_here():

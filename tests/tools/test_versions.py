@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import setuptools
 import torch
 
 from nextvit_mm.deploy import backends
@@ -28,13 +27,18 @@ def name_of(requirement):
 
 
 @pytest.fixture
-def claimed(monkeypatch):
-    """What setup.py hands to setuptools."""
-    given = {}
-    monkeypatch.setattr(setuptools, 'setup', given.update)
-    spec = importlib.util.spec_from_file_location('claimed_setup', ROOT / 'setup.py')
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    return given
+def claimed():
+    """The metadata of the project, with the extras that others name put in their places."""
+    tomllib = pytest.importorskip('tomllib')  # of Python 3.11
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    extras = project['optional-dependencies']
+
+    def flat(requirements):
+        for requirement in requirements:
+            own = re.fullmatch(r'nextvit_mm\[(.*)\]', requirement)
+            yield from (r for name in own[1].split(',') for r in flat(extras[name])) if own else [requirement]
+
+    return {**project, 'optional-dependencies': {name: list(flat(value)) for name, value in extras.items()}}
 
 
 @pytest.fixture
@@ -48,27 +52,27 @@ def matrix(monkeypatch, tmp_path):
 
 def test_installing_this_package_brings_no_mm_package(claimed):
     """pip would put mmengine over onedl-mmengine, which has the same module."""
-    assert not MM & {name_of(requirement) for requirement in claimed['install_requires']}
+    assert not MM & {name_of(requirement) for requirement in claimed['dependencies']}
     for extra in ('weights', 'demo', 'analysis', 'deploy', 'visualize', 'benchmark', 'tests'):
-        assert not MM & {name_of(requirement) for requirement in claimed['extras_require'][extra]}, extra
+        assert not MM & {name_of(requirement) for requirement in claimed['optional-dependencies'][extra]}, extra
 
 
 def test_every_lower_bound_is_a_version_of_the_oldest_row(claimed, matrix):
     oldest = pins('oldest')
-    extras = claimed['extras_require']
-    exporters = {name_of(requirement) for requirement in extras['deploy'] + ['grad-cam']}  # no part of the core
+    extras = claimed['optional-dependencies']
+    others = {name_of(requirement) for requirement in extras['deploy'] + extras['lint'] + ['grad-cam']}
     bounds = {
         name_of(r): re.search(r'>=([\d.]+)', r)[1]
-        for r in claimed['install_requires'] + extras['all'] + extras['benchmark']
+        for r in claimed['dependencies'] + extras['all'] + extras['benchmark']
         if '>=' in r
     }
     assert {'torch', 'mmengine', 'mmdet', 'timm', 'huggingface-hub'} < bounds.keys()
     for name, bound in bounds.items():
-        if name not in exporters:
+        if name not in others:  # no part of the core
             pinned = {name_of(key): value for key, value in oldest.items()}[name]
             assert (pinned + '.0').startswith(bound + '.'), f'{name}>={bound}, and the oldest row has {pinned}'
     assert NEEDED['mmengine'][0] == oldest['mmengine'] and NEEDED['mmcv'][0] == oldest['mmcv-lite']
-    assert claimed['python_requires'] == '>=' + next(row.python for row in matrix.ROWS if row.name == 'oldest')
+    assert claimed['requires-python'] == '>=' + next(row.python for row in matrix.ROWS if row.name == 'oldest')
 
 
 def test_both_whole_sets_differ_in_torch_and_mmcv_only():
