@@ -1,0 +1,1 @@
+"""Speed, memory and work of networks, side by side."""

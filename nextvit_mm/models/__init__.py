@@ -1,3 +1,5 @@
+"""The network, and nothing but the network."""
+
 from .nextvit import NextViT
 
 __all__ = ['NextViT']

@@ -1,0 +1,1 @@
+"""What a network sees: spectra, heat maps and feature maps, as PNG."""

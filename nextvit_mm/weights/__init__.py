@@ -1,3 +1,5 @@
+"""Everything between a file and a state dict."""
+
 from .build import get_model
 from .io import allow_mmengine_checkpoints, read_weights
 from .pretrained import NextViTPretrained
