@@ -439,13 +439,13 @@ def test_the_command_and_the_runner_without_any_mm_package(cases, pictures, tmp_
         tmp_path / 'model.onnx',
     )
     assert '[5/5] moving it' in result.stdout and 'unmatched detections 0' in result.stdout
-    shutil.copy(ROOT / 'nextvit_mm' / 'deploy' / 'runner.py', tmp_path)
+    shutil.copy(ROOT / 'nextvit_mm' / 'predict' / 'predictor.py', tmp_path)
     for name in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'cv2', 'nextvit_mm'):  # importing one fails
         (tmp_path / f'{name}.py').write_text('raise ImportError("not for the runner")')
     drawn = subprocess.run(
         [
             sys.executable,
-            'runner.py',
+            'predictor.py',
             'model.onnx',
             str(pictures / '1.png'),
             '--out',
@@ -460,7 +460,7 @@ def test_the_command_and_the_runner_without_any_mm_package(cases, pictures, tmp_
     assert drawn.returncode == 0, drawn.stderr
     assert ' at ' in drawn.stdout and Image.open(tmp_path / 'drawn.png').size == (505, 400)
     failed = subprocess.run(
-        [sys.executable, 'runner.py', 'model.onnx', 'missing.png'], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, 'predictor.py', 'model.onnx', 'missing.png'], cwd=tmp_path, capture_output=True, text=True
     )
     assert failed.returncode == 2 and 'missing.png' in failed.stderr and 'Traceback' not in failed.stderr
 
