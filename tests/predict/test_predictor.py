@@ -1,11 +1,11 @@
-"""The runner's preprocessing and results against those of the MM packages."""
+"""The predictor's preprocessing and results against those of the MM packages."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from nextvit_mm.deploy import runner as r
+from nextvit_mm.predict import predictor as r
 
 
 @pytest.mark.parametrize(
