@@ -91,7 +91,7 @@ def count_complexity(config: Config, size: tuple[int, int] | None = None) -> Com
     try:
         with warnings.catch_warnings(), quiet_log():
             warnings.simplefilter('ignore')  # of the MM libraries, about themselves
-            model = MODELS.build(model_cfg)
+            model = _build(model_cfg)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         run = _OneImage(revert_sync_batchnorm(model).eval().to('meta'))
         image = torch.empty(1, model_cfg.get('backbone', {}).get('in_channels', 3), *size, device='meta')
@@ -112,6 +112,15 @@ def count_complexity(config: Config, size: tuple[int, int] | None = None) -> Com
         parts=parts,
         not_run=[part.name for part in parts if not part.flops and _multiplies(model.get_submodule(part.name))],
     )
+
+
+def _build(model_cfg: dict) -> nn.Module:
+    """The model on the meta device, where no weight is made; on the CPU if a constructor wants values of tensors."""
+    try:
+        with torch.device('meta'):
+            return MODELS.build(copy.deepcopy(model_cfg))
+    except Exception:  # Swin's, for one; what is wrong with the config itself is said by the second try
+        return MODELS.build(model_cfg)
 
 
 class _OneImage(nn.Module):
