@@ -2,7 +2,13 @@
 
 
 class UserError(Exception):
-    """A wrong file, key or value. The message names it and says what to do; tools print it without a traceback."""
+    """A wrong file, key or value. The message names it and says what to do; tools print it without a traceback.
+
+    Attributes:
+        status: What a tool then ends with.
+    """
+
+    status = 2
 
 
 class WeightsError(UserError):

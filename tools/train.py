@@ -14,7 +14,10 @@ def main() -> None:
         nargs='?',
         const='auto',
         metavar='CKPT',
-        help='go on from CKPT, or from the latest checkpoint of the work dir',
+        help='go on from CKPT, or from the latest checkpoint of the work dir, with the flags of the start',
+    )
+    parser.add_argument(
+        '--allow-changes', action='store_true', help='--resume with another network, data, classes, precision and so on'
     )
     parser.add_argument(
         '--no-pretrained', action='store_true', help='train from scratch: no pretrained weights, nothing frozen'
@@ -31,6 +34,12 @@ def main() -> None:
     )
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate with the batch size')
     parser.add_argument('--seed', type=int, help='seed of Python, NumPy and torch')
+    parser.add_argument(
+        '--bad-pictures',
+        choices=('stop', 'skip'),
+        default='stop',
+        help='what to do at a picture that cannot be read: stop, or leave it out and list it in the work dir',
+    )
     add_common_arguments(parser)
     run_command(train, parser)
 

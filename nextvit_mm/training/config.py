@@ -145,6 +145,16 @@ def use_amp(cfg: Config) -> None:
     cfg.optim_wrapper.loss_scale = 'dynamic'
 
 
+def keep_seed(cfg: Config, of_checkpoint: int | None, given: int | None) -> int | None:
+    """The seed of a run that goes on: that of its start, whose order of pictures depends on it."""
+    seed = cfg.get('randomness', {}).get('seed') if given is None else given
+    if of_checkpoint is None:
+        return seed
+    if seed is not None and seed != of_checkpoint:
+        print_log(f'the run keeps the seed of its start, {of_checkpoint}, and not {seed}', 'current')
+    return of_checkpoint
+
+
 def use_auto_scale_lr(cfg: Config) -> None:
     """Scale the rate with the batch, from the config's ``auto_scale_lr.base_batch_size``.
 

@@ -4,16 +4,16 @@ import functools
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from ..errors import UserError
-from ..models import NextViT
 from ..predict import exported  # noqa: F401  (registers the model of exported files)
-from ..weights.models import load_exactly, load_to_start_from, unwrap_model
+from ..weights.models import load_exactly
 from . import config as cfgs
 from .cpu import use_the_cpu_well
-from .preflight import check_checkpoint, check_data, check_pretrained, check_resumable
+from .preflight import check_checkpoint, check_data, check_pretrained
+from .resuming import Point, check_changes, find_checkpoint, read_point, repeat_flags
+from .run import Start, build_runner, run_training
 
 EXPORTED = ('.onnx', '.xml')  # what nextvit_mm.deploy writes and runs
 
@@ -30,6 +30,8 @@ def train(
     amp: bool = False,
     auto_scale_lr: bool = False,
     seed: int | None = None,
+    bad_pictures: str = 'stop',
+    allow_changes: bool = False,
 ) -> Runner:
     """Train; the arguments are the flags of ``tools/train.py``.
 
@@ -39,12 +41,15 @@ def train(
         data_root: Folder of the data, instead of the config's.
         cfg_options: Dotted keys and values merged into the config.
         launcher: ``'none'``, or what started the processes of a distributed run.
-        resume: A checkpoint to go on from, or ``'auto'`` for the latest one of the work dir, if any.
+        resume: A checkpoint to go on from, or ``'auto'`` for the latest one of the work dir, if any. Arguments that
+            are not given are then those of the run's start.
         no_pretrained: Train from scratch, with nothing frozen.
         backbone: A config whose backbone's network is taken, such as one of ``configs/ablation/``.
         amp: Automatic mixed precision.
         auto_scale_lr: Scale the rate with the batch size.
         seed: Seed of Python, NumPy and torch. Default: the config's, or a random one, which is logged.
+        bad_pictures: What a picture that cannot be read does: ``'stop'`` the run, or ``'skip'`` the picture.
+        allow_changes: Go on from a checkpoint of other data, or of another network, precision and so on.
 
     Returns:
         Runner: After the last iteration.
@@ -52,36 +57,34 @@ def train(
     Raises:
         UserError: Config, data or checkpoint is missing or does not fit.
     """
-    cfg = _prepare(config, work_dir, data_root, cfg_options, launcher)
-    if amp:
-        cfgs.use_amp(cfg)
-    if auto_scale_lr:
-        cfgs.use_auto_scale_lr(cfg)
-    if backbone:
-        cfgs.use_backbone(cfg, backbone)
-    if no_pretrained:
-        cfgs.train_from_scratch(cfg)
+    flags = dict(
+        data_root=data_root,
+        cfg_options=cfg_options,
+        no_pretrained=no_pretrained,
+        backbone=backbone,
+        amp=amp,
+        auto_scale_lr=auto_scale_lr,
+    )
+    cfg = _with_flags(config, work_dir, launcher, flags)
+    point = _point_to_go_on_from(cfg, resume)
+    if point:
+        flags = repeat_flags(flags, point)
+        cfg = _with_flags(config, work_dir, launcher, flags)
+        seed = cfgs.keep_seed(cfg, point.seed, seed)
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
-    if resume == 'auto' and not find_latest_checkpoint(cfg.work_dir):
-        print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
-    elif resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else resume
+    cfg.started_with = {name: value for name, value in flags.items() if value}
     check_data(cfg, ('train', 'val'))
-    if cfg.get('load_from'):
-        (check_resumable if cfg.get('resume') else check_checkpoint)(cfg.load_from)
-    resumes = cfg.get('resume') and (cfg.load_from or find_latest_checkpoint(cfg.work_dir))
-    if 'backbone' in cfg.model and (resumes or cfg.get('load_from')):
+    if point:
+        cfg.resume, cfg.load_from = True, None  # what is gone on from is no part of the config
+    elif cfg.get('load_from'):
+        check_checkpoint(cfg.load_from)
+    if 'backbone' in cfg.model and (point or cfg.get('load_from')):
         cfg.model.backbone.init_cfg = None  # what is gone on or started from holds every weight of the backbone
     check_pretrained(cfg)
     use_the_cpu_well(cfg)
-    runner = _build_runner(cfg)
-    if isinstance(getattr(unwrap_model(runner.model), 'backbone', None), NextViT) and not cfg.get('resume'):
-        # MMEngine calls this for `load_from`; its own would take what happens to match, and go on without the rest.
-        runner.load_checkpoint = functools.partial(load_to_start_from, runner.model)
-    runner.train()
-    return runner
+    changes = check_changes(point, cfg.pretty_text, allow_changes) if point else []
+    return run_training(cfg, Start(point, changes, allow_changes, bad_pictures))
 
 
 def evaluate(
@@ -134,10 +137,14 @@ def evaluate(
         cfgs.use_test_pipeline(cfg, pipeline)
     # The runner would load what training starts or goes on from over the checkpoint.
     cfg.load_from, cfg.resume = None, False
-    runner = _build_runner(cfg)
+    runner = build_runner(cfg)
     if not is_exported:
-        loaded = load_exactly(runner.model, checkpoint, cfg.filename, runner.logger)
-        runner.call_hook('after_load_checkpoint', checkpoint=loaded)
+        # MMEngine calls it after the hooks' before_run, in which EMA's makes its model.
+        notify = functools.partial(runner.call_hook, 'after_load_checkpoint')
+        runner._load_from = checkpoint
+        runner.load_checkpoint = functools.partial(
+            load_exactly, runner.model, where=cfg.filename, logger=runner.logger, notify=notify
+        )
     if out:
         runner.test_evaluator.metrics.append(_dump_metric(cfg, out))
     return runner.test()
@@ -154,11 +161,32 @@ def _prepare(
     return cfg
 
 
-def _build_runner(cfg: Config) -> Runner:
-    # MM configs call every visualizer 'visualizer', and MMEngine would hand a second run of this process the first
-    # one's, with its folder; without a name it takes the experiment's.
-    cfg.get('visualizer', {}).pop('name', None)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+def _with_flags(config: str, work_dir: str | None, launcher: str, flags: dict) -> Config:
+    cfg = _prepare(config, work_dir, flags['data_root'], flags['cfg_options'], launcher)
+    if flags['amp']:
+        cfgs.use_amp(cfg)
+    if flags['auto_scale_lr']:
+        cfgs.use_auto_scale_lr(cfg)
+    if flags['backbone']:
+        cfgs.use_backbone(cfg, flags['backbone'])
+    if flags['no_pretrained']:
+        cfgs.train_from_scratch(cfg)
+    return cfg
+
+
+def _point_to_go_on_from(cfg: Config, resume: str | None) -> Point | None:
+    """The checkpoint that the flag, or else the config, says to go on from."""
+    if resume is None and not cfg.get('resume'):
+        return None
+    path = cfg.get('load_from') if resume is None else resume
+    if path in ('auto', None):
+        path = find_checkpoint(cfg.work_dir)
+        if path is None:
+            print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
+            cfg.resume = False
+            return None
+    check_checkpoint(path)
+    return read_point(path)
 
 
 def _dump_metric(cfg: Config, out: str):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from mmengine.config import Config
 
 from ..errors import UserError
-from ..weights.io import fetch_from_hub, locate_weights, parse_hub_name, read_weights
+from ..weights.io import fetch_from_hub, locate_weights, parse_hub_name
 from ..weights.zoo import ZOO
 from .config import leaf_datasets
 
@@ -64,22 +64,6 @@ def check_checkpoint(path: str) -> None:
         parse_hub_name(path)
     elif path not in ZOO and '://' not in path and not os.path.isfile(os.path.expanduser(path)):
         raise UserError(f'checkpoint not found: {path}')
-
-
-def check_resumable(path: str) -> None:
-    """See that a local checkpoint can be resumed from: that it is safe to read, and more than weights.
-
-    Raises:
-        UserError: It is not.
-    """
-    check_checkpoint(path)
-    if os.path.isfile(os.path.expanduser(path)):
-        missing = {'meta', 'optimizer'} - set(read_weights(path))
-        if missing:
-            raise UserError(
-                f'{path} cannot be resumed from: it holds no {" and no ".join(sorted(missing))}. To start '
-                f'a new run from its weights: --cfg-options load_from={path}'
-            )
 
 
 def check_pretrained(cfg: Config) -> None:

@@ -40,7 +40,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
-    """Parse and run a tool; an error that the user can mend is printed as it is, with exit status 2."""
+    """Parse and run a tool; an error that the user can mend is printed as it is, with its exit status, which is 2."""
     try:
         args = vars(parser.parse_args())
     except ValueError as error:  # from MMEngine's DictAction
@@ -52,7 +52,7 @@ def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
     except UserError as error:
         sys.stdout.flush()
         print(f'{parser.prog}: {error}', file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status)
     except BrokenPipeError:  # whoever reads, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -2,7 +2,8 @@
 
 import logging
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -15,6 +16,8 @@ from ..models import NextViT
 from .io import unwrap
 from .keys import PREFIX, detect_dialect, detect_prefix, is_folded, to_ours
 from .pretrained import cover, misfit
+
+Notify = Callable[..., None]
 
 
 def arrange(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -33,7 +36,9 @@ def arrange(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Mapping[str, 
     return {name if name.startswith('head.') else PREFIX + name: value for name, value in ours.items()}
 
 
-def load_exactly(model: nn.Module, checkpoint: str, where: str, logger: logging.Logger | None = None) -> dict:
+def load_exactly(
+    model: nn.Module, checkpoint: str, where: str, logger: logging.Logger | None = None, notify: Notify | None = None
+) -> dict:
     """Load a checkpoint that has just the model's parameters; MMEngine's own loading takes what happens to match.
 
     Args:
@@ -41,6 +46,8 @@ def load_exactly(model: nn.Module, checkpoint: str, where: str, logger: logging.
         checkpoint: A file, an address, ``hf-hub:…`` or a name.
         where: Whose model it is, for the message.
         logger: For what the loading says.
+        notify: Called with the content, ``state_dict`` in the model's names, before it is loaded, and may change it:
+            MMEngine's hooks ``after_load_checkpoint``.
 
     Returns:
         dict: The file's content.
@@ -49,15 +56,16 @@ def load_exactly(model: nn.Module, checkpoint: str, where: str, logger: logging.
         WeightsError: It cannot be read, or does not fit.
     """
     loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    weights = _told(loaded, arrange(model, unwrap(loaded, checkpoint)), notify)
     try:
-        load_state_dict(model, arrange(model, unwrap(loaded, checkpoint)), strict=True, logger=logger)
+        load_state_dict(model, weights, strict=True, logger=logger)
     except RuntimeError as error:
         lines = [textwrap.shorten(line, 300) for line in str(error).splitlines() if line.strip()]
         raise WeightsError('\n'.join([f'{checkpoint} does not fit the model of {where}:', *lines[:6]])) from None
     return loaded
 
 
-def load_to_start_from(model: nn.Module, checkpoint: str) -> None:
+def load_to_start_from(model: nn.Module, checkpoint: str, notify: Notify | None = None) -> None:
     """Load a checkpoint into a whole model that will be trained further: what ``load_from`` does in ``train``.
 
     The backbone gets every one of its tensors, as from :class:`NextViTPretrained`. Of the rest, what has the same name
@@ -66,13 +74,15 @@ def load_to_start_from(model: nn.Module, checkpoint: str) -> None:
     Args:
         model: With a :class:`nextvit_mm.NextViT` as ``backbone``.
         checkpoint: A file, an address, ``hf-hub:…`` or a name, of such a model or of a backbone or classifier alone.
+        notify: As in :func:`load_exactly`.
 
     Raises:
         WeightsError: It cannot be read, or does not fit the backbone.
     """
     model = unwrap_model(model)
-    given = unwrap(CheckpointLoader.load_checkpoint(checkpoint, 'cpu'), checkpoint)
-    whole = arrange(model, given)
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    given = unwrap(loaded, checkpoint)
+    whole = _told(loaded, arrange(model, given), notify)
     inner = {name[len(PREFIX) :]: value for name, value in whole.items() if name.startswith(PREFIX)}
     coverage = cover(model.backbone, inner)
     if is_folded(inner) or not coverage.whole:
@@ -103,6 +113,14 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
+
+
+def _told(loaded: Any, weights: Mapping[str, Tensor], notify: Notify | None) -> Mapping[str, Tensor]:
+    if notify is None:
+        return weights
+    content = {**(loaded if 'state_dict' in loaded or 'model' in loaded else {}), 'state_dict': weights}
+    notify(checkpoint=content)
+    return content['state_dict']
 
 
 def _parts(names) -> str:

@@ -1,0 +1,109 @@
+"""One run of training, guarded: of kills, full disks, signals, bad pictures, losses, and of another run beside it."""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+
+from ..errors import UserError
+from ..models import NextViT
+from ..weights.models import load_to_start_from, unwrap_model
+from .changes import Change
+from .pictures import STOP, PicturesHook
+from .resuming import GoOnHook, Point, check_data_is_same, go_on_exactly
+from .sampling import build_train_loader, move_forward
+from .saving import use_whole_checkpoints
+from .stopping import FiniteLossHook, StopHook, catch_signals, lock_if_main
+
+
+@dataclass
+class Start:
+    """How a run begins.
+
+    Attributes:
+        point: The checkpoint to go on from, if any.
+        changes: What its config and this one differ in.
+        allow_changes: Go on with any change.
+        bad_pictures: ``'stop'`` or ``'skip'``.
+    """
+
+    point: Point | None = None
+    changes: list[Change] = field(default_factory=list)
+    allow_changes: bool = False
+    bad_pictures: str = STOP
+
+
+def build_runner(cfg: Config) -> Runner:
+    # MM configs call every visualizer 'visualizer', and MMEngine would hand a second run of this process the first
+    # one's, with its folder; without a name it takes the experiment's.
+    cfg.get('visualizer', {}).pop('name', None)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def run_training(cfg: Config, start: Start) -> Runner:
+    """Train from a complete config.
+
+    Raises:
+        UserError: Another run is in the work dir, or something stopped this one, which a user can mend.
+        StoppedError: A signal asked it to stop.
+    """
+    with lock_if_main(cfg.work_dir), catch_signals() as asked:
+        runner = build_runner(cfg)
+        if isinstance(runner, Runner):
+            _guard(runner, cfg, start, asked)
+        with _clear_errors(runner.model):
+            runner.train()
+    return runner
+
+
+def _guard(runner: Runner, cfg: Config, start: Start, asked: dict[str, str]) -> None:
+    use_whole_checkpoints(runner)
+    loader = build_train_loader(runner)
+    pictures = PicturesHook(start.bad_pictures)
+    pictures.guard_training(runner, loader.dataset)
+    for hook in (FiniteLossHook(), pictures, StopHook(asked)):
+        runner.register_hook(hook)
+    if start.point:
+        check_data_is_same(start.point, loader.dataset, runner.world_size, start.allow_changes)
+        skipped = move_forward(loader, start.point.epoch, start.point.iteration, 'max_iters' not in cfg.train_cfg)
+        runner.register_hook(GoOnHook(skipped))
+        go_on_exactly(runner, start.point, start.changes)
+    elif isinstance(getattr(unwrap_model(runner.model), 'backbone', None), NextViT):
+        # MMEngine calls this for `load_from`; its own would take what happens to match, and go on without the rest.
+        notify = functools.partial(runner.call_hook, 'after_load_checkpoint')
+        runner.load_checkpoint = functools.partial(load_to_start_from, runner.model, notify=notify)
+
+
+@contextlib.contextmanager
+def _clear_errors(model: nn.Module) -> Iterator[None]:
+    """What the libraries raise in the middle of training and a user can mend, as one line."""
+    try:
+        yield
+    except ValueError as error:
+        if 'more than 1 value per channel' not in str(error):
+            raise
+        raise UserError(_too_small_a_batch(error, model)) from None
+    except Exception as error:
+        if 'Cannot find valid image' not in str(error):
+            raise
+        raise UserError('no picture of the training data could be read: see bad_pictures.txt in the work dir') from None
+
+
+def _too_small_a_batch(error: ValueError, model: nn.Module) -> str:
+    names = {id(module): name for name, module in model.named_modules()}
+    found, frame = 'a BatchNorm', error.__traceback__
+    while frame is not None:
+        module = frame.tb_frame.f_locals.get('self')
+        if id(module) in names and hasattr(module, 'running_mean'):
+            found = names[id(module)]
+        frame = frame.tb_next
+    return (
+        f'{found} gets one value per channel, and cannot learn from it: the batch has one picture, of which a map of '
+        '1×1 is left. Set train_dataloader.batch_size to at least 2; where only the last batch of an epoch is so '
+        'small, set train_dataloader.drop_last=True'
+    )

@@ -1,0 +1,303 @@
+"""Checkpoints that are whole or not there at all."""
+
+import errno
+import functools
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ..errors import UserError
+from ..weights.models import unwrap_model
+from .randomness import gather_states, own_state, restore_states, set_own_state
+
+PART = '.part'  # how a file ends that is still being written
+POINTER = 'last_checkpoint'  # MMEngine's name
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@HOOKS.register_module()
+class WholeCheckpointHook(CheckpointHook):
+    """MMEngine's CheckpointHook, so that no kill and no full disk costs more than the work since the last checkpoint.
+
+    A file is written beside its place, flushed to the disk and renamed; ``last_checkpoint`` names it after that, and
+    files that are not kept any longer (``max_keep_ckpts``, ``save_best``) are removed last. It therefore takes room for
+    one file more than it keeps. Other places than local disks are written as MMEngine does.
+
+    Beside what MMEngine stores, a checkpoint holds the states of the random numbers of every process
+    (``random_states``), the number of pictures, and that of processes. Validation leaves training's random numbers as
+    they were. The arguments are those of CheckpointHook.
+
+    Raises:
+        UserError: The disk is full; or the weights are not finite, and saving them would replace good ones.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        self._kept_random: dict | None = None  # while a validation runs
+        self._random: list[dict] = []
+        self._bytes = 0
+        self._replaced: list[str] = []  # best checkpoints that a better one follows
+        if isinstance(runner, Runner) and not isinstance(runner.save_checkpoint, functools.partial):
+            runner.save_checkpoint = functools.partial(self._save_whole, runner, runner.save_checkpoint)
+        info = runner.message_hub.runtime_info
+        if self.save_best is not None:
+            self._find_best_here(runner)
+        if not is_main_process() or not is_local(self.out_dir, self.backend_args):
+            return
+        for part in Path(self.out_dir).glob(f'.*{PART}'):
+            runner.logger.info(f'removed {part}, which was not complete')
+            part.unlink()
+        # A kill between the new file and the removal of the old one left the old one.
+        self._remove(runner, self._without_kept(info.get('outdated_checkpoints') or []))
+
+    def before_val(self, runner: Runner) -> None:
+        if runner._train_loop is not None:  # an evaluation alone has nothing to keep
+            self._kept_random = own_state()
+
+    def after_val(self, runner: Runner) -> None:
+        if getattr(self, '_kept_random', None) is not None:
+            set_own_state(self._kept_random)
+            self._kept_random = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume:
+            self._loaded_random = checkpoint.get('random_states')
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        states, self._loaded_random = getattr(self, '_loaded_random', None), None
+        if states and not restore_states(states):
+            runner.logger.info(
+                f'the checkpoint has the random numbers of {len(states)} processes: these start with new ones'
+            )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if self._random:
+            checkpoint['random_states'] = self._random
+        checkpoint['meta'].update(pictures=len(runner.train_dataloader.dataset), processes=runner.world_size)
+        self._bytes = count_bytes(checkpoint)
+
+    def save_to_stop(self, runner: Runner, epoch: int, iteration: int) -> str:
+        """Save where the run stands, in the middle of whatever; the next regular checkpoint replaces it.
+
+        Args:
+            runner: Of the run.
+            epoch: Epochs that were done.
+            iteration: Iterations that were done.
+
+        Returns:
+            str: The file.
+        """
+        name = f'iter_{iteration}.pth'
+        if self.last_ckpt and os.path.basename(self.last_ckpt) == name:
+            return self.last_ckpt
+        runner.message_hub.update_info('stop_checkpoint', name)
+        self._write(runner, name, dict(epoch=epoch, iter=iteration), [], optimizer=True)
+        return self.last_ckpt
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """As MMEngine's, in the order that loses nothing."""
+        outdated = list(self._replaced)
+        if self.max_keep_ckpts > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                outdated.append(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        stopped = runner.message_hub.runtime_info.get('stop_checkpoint')
+        if stopped:
+            outdated.append(stopped)
+            runner.message_hub.update_info('stop_checkpoint', '')
+        name = self.filename_tmpl.format(step)
+        self._write(runner, name, meta, [old for old in outdated if old != name])
+
+    def _write(self, runner: Runner, name: str, meta: dict, outdated: list[str], optimizer: bool = False) -> None:
+        check_weights(runner, self._last_whole(runner))
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        outdated = self._without_kept(outdated)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.message_hub.update_info('outdated_checkpoints', outdated)
+        self._random = gather_states(self._kept_random)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer or optimizer,
+            save_param_scheduler=self.save_param_scheduler or optimizer,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            write_whole(Path(runner.work_dir, POINTER), self.last_ckpt)
+            self._remove(runner, outdated)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        """As MMEngine's, but the best so far is removed when the better one is there."""
+        backend, later = self.file_backend, _RemovesLater(self.file_backend)
+        self.file_backend, self._replaced, self._random = later, later.names, []
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.file_backend, self._replaced = backend, []
+        if is_main_process():
+            self._remove(runner, self._without_kept(later.names))
+
+    def _save_whole(
+        self, runner: Runner, save: Any, out_dir: str, filename: str, file_client_args: dict | None = None, **kwargs
+    ) -> None:
+        """``Runner.save_checkpoint`` by way of a file beside the one that is wanted."""
+        if file_client_args is not None or not is_local(out_dir, kwargs.get('backend_args')):
+            save(out_dir, filename, file_client_args, **kwargs)
+            return
+        part = Path(out_dir, f'.{filename}{PART}')
+        try:
+            save(out_dir, part.name, file_client_args, **kwargs)
+            if is_main_process():
+                flush(part)
+                os.replace(part, Path(out_dir, filename))
+                flush(Path(out_dir))
+        except BaseException as error:
+            if is_main_process():
+                part.unlink(missing_ok=True)
+            if not is_full(error):
+                raise
+            free = shutil.disk_usage(out_dir).free
+            raise UserError(
+                f'no room for {Path(out_dir, filename)}: it takes {self._bytes / 1e6:,.1f} MB, and {free / 1e6:,.1f} '
+                f'MB are free. {self._last_whole(runner)}. Make room, and go on with --resume'
+            ) from None
+
+    def _last_whole(self, runner: Runner) -> str:
+        pointer = Path(runner.work_dir, POINTER)
+        last = pointer.read_text().strip() if pointer.is_file() else ''
+        return f'The last whole checkpoint is {os.path.basename(last)}' if last else 'There is no checkpoint yet'
+
+    def _without_kept(self, names: Iterable[str]) -> list[str]:
+        """Of files that may go, those that nothing else keeps."""
+        best = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
+        kept = {os.path.basename(path) for path in [*best, self.last_ckpt] if path}
+        if self.max_keep_ckpts > 0:
+            kept |= {self.filename_tmpl.format(step) for step in self.keep_ckpt_ids}
+        return [name for name in dict.fromkeys(names) if name not in kept]
+
+    def _remove(self, runner: Runner, names: Iterable[str]) -> None:
+        for name in names:
+            path = self.file_backend.join_path(self.out_dir, name)
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+                runner.logger.info(f'{name} is not kept any longer')
+
+    def _find_best_here(self, runner: Runner) -> None:
+        """The best checkpoints where this run's folder is now: it may have been moved, or be a copy."""
+
+        def here(path: str | None) -> str | None:
+            own = path and self.file_backend.join_path(self.out_dir, os.path.basename(path))
+            return own if own and self.file_backend.isfile(own) else None
+
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = here(self.best_ckpt_path)
+        else:
+            self.best_ckpt_path_dict = {name: here(path) for name, path in self.best_ckpt_path_dict.items()}
+
+
+class _RemovesLater:
+    """A file backend that notes what is to be removed."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.names: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        self.names.append(os.path.basename(path))
+
+    rmtree = remove
+
+
+def use_whole_checkpoints(runner: Runner) -> None:
+    """Turn a built run's CheckpointHooks into ours; its config still names MMEngine's, which any MM tool has."""
+    for hook in runner.hooks:
+        if type(hook) is CheckpointHook:
+            hook.__class__ = WholeCheckpointHook
+        elif isinstance(hook, CheckpointHook) and not isinstance(hook, WholeCheckpointHook):
+            runner.logger.warning(f'{type(hook).__name__} saves by its own rules: a kill may cost its last checkpoint')
+
+
+def check_weights(runner: Runner, last: str) -> None:
+    """See that no weight is infinite or not a number.
+
+    Raises:
+        UserError: One is; ``last`` is part of the message.
+    """
+    state = unwrap_model(runner.model).state_dict()
+    wrong = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wrong:
+        raise UserError(
+            f'{len(wrong)} of {len(state)} tensors of the model are not finite, the first is {wrong[0]}. They are not '
+            f'saved. {last}. Lower the rate, or clip gradients'
+        )
+
+
+def is_local(path: str, backend_args: dict | None = None) -> bool:
+    """Whether MMEngine writes a path to a disk of this machine."""
+    return isinstance(get_file_backend(path, backend_args=backend_args), LocalBackend)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error of writing is that of a full disk, from the system or as torch words it."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ('PytorchStreamWriter failed writing', 'No space left', 'unexpected pos')
+    )
+
+
+def count_bytes(value: Any) -> int:
+    """Bytes of all tensors in nested containers; a storage that several share is counted once."""
+    storages: dict[int, int] = {}
+
+    def visit(item: Any) -> None:
+        if isinstance(item, torch.Tensor):
+            storage = item.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(item, dict):
+            for inner in item.values():
+                visit(inner)
+        elif isinstance(item, (list, tuple)):
+            for inner in item:
+                visit(inner)
+
+    visit(value)
+    return sum(storages.values())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a small file in one step."""
+    part = path.with_name(f'.{path.name}{PART}')
+    part.write_text(text)
+    flush(part)
+    os.replace(part, path)
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, on the disk and not only in memory."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some file systems have none for folders
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,195 @@
+"""What ends a run before its time, and leaves it so that it can go on."""
+
+import contextlib
+import errno
+import math
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.dist import all_reduce, get_rank, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ..errors import UserError
+from .saving import WholeCheckpointHook
+
+SIGNALS = ('SIGTERM', 'SIGUSR1')  # what schedulers send before they take a machine away
+STOPPED = 75  # exit status: try again later (EX_TEMPFAIL of sysexits.h)
+WORKERS_GRACE = 60  # seconds that a loading process outlives a signal to the whole group
+LOCK = '.run.lock'
+
+
+class StoppedError(UserError):
+    """A run that ended because a signal asked it to; it is saved, and the tools end with status 75."""
+
+    status = STOPPED
+
+
+class FiniteLossHook(Hook):
+    """Stops a run in the iteration whose loss is infinite or not a number, before anything is saved.
+
+    Raises:
+        UserError: Names the iteration, the losses, the rate and the pictures.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        losses = {
+            name: float(value)
+            for name, value in (outputs or {}).items()
+            if 'loss' in name and (not isinstance(value, torch.Tensor) or value.numel() == 1)
+        }
+        if all(math.isfinite(value) for value in losses.values()):
+            return
+        told = ', '.join(f'{name} {value:.4g}' for name, value in losses.items())
+        rates = runner.optim_wrapper.get_lr()
+        rate = ', '.join(f'{values[0]:.3g}' for values in rates.values() if values)
+        pictures = name_pictures(data_batch)
+        process = f' in process {get_rank()}' if runner.world_size > 1 else ''
+        raise UserError(
+            f'the loss of iteration {runner.iter + 1:,}{process} is not finite: {told}; rate {rate}; pictures: '
+            f'{", ".join(pictures) or "unknown"}. Nothing of it is saved. {last_whole(runner)}. Look at these pictures '
+            'and their labels, lower the rate or clip gradients, and go on with --resume'
+        )
+
+
+class StopHook(Hook):
+    """Saves at the end of the iteration in which a signal came, in all processes at once, and ends the run.
+
+    Raises:
+        StoppedError: After it was saved.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, asked: dict[str, str]) -> None:
+        self.asked = asked
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        self._stop_if_asked(runner, runner.epoch, runner.iter + 1)
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any | None = None
+    ) -> None:
+        if runner._train_loop is not None and batch_idx + 1 < len(runner.val_dataloader):
+            self._stop_if_asked(runner, runner.epoch, runner.iter, during=' during a validation')
+
+    def _stop_if_asked(self, runner: Runner, epoch: int, iteration: int, during: str = '') -> None:
+        if not self._is_asked(runner):
+            return
+        savers = [hook for hook in runner.hooks if isinstance(hook, WholeCheckpointHook)]
+        name = self.asked.get('signal', 'a signal to another process')
+        if not savers:
+            raise StoppedError(f'{name} stopped the run after iteration {iteration:,}; no CheckpointHook saves it')
+        path = savers[0].save_to_stop(runner, epoch, iteration)
+        raise StoppedError(
+            f'{name} stopped the run after iteration {iteration:,}{during}; it is saved as {os.path.basename(path)}. '
+            'Go on with --resume'
+        )
+
+    def _is_asked(self, runner: Runner) -> bool:
+        if runner.world_size == 1:
+            return bool(self.asked)
+        # A signal reaches the processes at different times, and they must stop after the same iteration.
+        flag = torch.tensor(float(bool(self.asked)), device=get_device())
+        all_reduce(flag, 'sum')
+        return bool(flag > 0)
+
+
+@contextlib.contextmanager
+def catch_signals() -> Iterator[dict[str, str]]:
+    """Note the signals of :data:`SIGNALS` instead of dying of them; yields where they are noted."""
+    asked: dict[str, str] = {}
+    before: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        asked['signal'] = signal.Signals(number).name
+
+    try:
+        for name in SIGNALS:
+            if hasattr(signal, name):
+                number = getattr(signal, name)
+                before[number] = signal.signal(number, note)
+    except ValueError:  # not in the main thread, which alone may do this
+        pass
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def outlive_signals(worker_id: int, init: Any = None) -> None:
+    """In a loading process: a signal to the whole group leaves it the time that the iteration needs."""
+    if init is not None:
+        init(worker_id)
+    if hasattr(signal, 'alarm'):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKERS_GRACE))
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def lock_run(work_dir: str) -> Iterator[None]:
+    """Hold a work dir for this run as long as this process lives, however it ends.
+
+    Raises:
+        UserError: Another run holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    os.makedirs(work_dir, exist_ok=True)
+    path = Path(work_dir, LOCK)
+    # A lock of lockf belongs to this process alone: those that load pictures do not hold it when this one is killed.
+    with open(path, 'a+') as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.seek(0)
+                holder = file.read().strip() or 'unknown'
+                raise UserError(
+                    f'another run is at work in {work_dir} ({holder}): wait for its end, stop it, or give another '
+                    '--work-dir'
+                ) from None
+        else:
+            file.truncate(0)
+            file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+            file.flush()
+        yield
+
+
+def lock_if_main(work_dir: str) -> contextlib.AbstractContextManager:
+    """:func:`lock_run` in the first process of a run; nothing in the others."""
+    rank = next(
+        (os.environ[name] for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK') if name in os.environ), 0
+    )
+    return lock_run(work_dir) if is_main_process() and int(rank) == 0 else contextlib.nullcontext()
+
+
+def name_pictures(data_batch: Any) -> list[str]:
+    """The files of a batch, as far as its samples know them."""
+    samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
+    if isinstance(data_batch, (list, tuple)) and len(data_batch) == 2:
+        samples = data_batch[1]
+    paths = [getattr(sample, 'img_path', None) for sample in samples or []]
+    return [str(path) for path in paths if path]
+
+
+def last_whole(runner: Runner) -> str:
+    """A sentence about the last checkpoint of a run."""
+    savers = [hook for hook in runner.hooks if isinstance(hook, WholeCheckpointHook)]
+    return savers[0]._last_whole(runner) if savers else 'The run saves no checkpoints'
