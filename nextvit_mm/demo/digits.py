@@ -114,9 +114,12 @@ def make_once(out_dir: Path, settings: dict, write: Callable[[Path], None]) -> b
         root = Path(tmp) / out_dir.name
         write(root)
         (root / MANIFEST).write_text(json.dumps(settings, indent=2))
-        if out_dir.exists():
-            out_dir.rmdir()  # empty
-        shutil.move(root, out_dir)
+        try:
+            root.rename(out_dir)  # takes the place of an empty folder, and of no other
+        except OSError:
+            if not out_dir.is_dir():
+                raise
+            return make_once(out_dir, settings, write)  # another process was faster: what it made is looked at
     return True
 
 

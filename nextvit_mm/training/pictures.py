@@ -15,6 +15,8 @@ from ..errors import UserError
 
 STOP, SKIP = 'stop', 'skip'
 LIST = 'bad_pictures.txt'
+REMEDY = f'Replace it; or give --bad-pictures {SKIP}, to train without it and keep a list'
+OF_VALIDATION = 'Replace it, or take it out of the data set: a validation leaves none out'
 
 
 class BadPictureError(UserError):
@@ -33,13 +35,14 @@ class GuardedReading:
     Args:
         transform: The step.
         skipped: File that takes the names of pictures left out. Default None: none are left out.
+        remedy: What the message says that one can do.
 
     Raises:
         BadPictureError: The step failed, and the picture is not left out.
     """
 
-    def __init__(self, transform: Callable, skipped: str | None = None) -> None:
-        self.transform, self.skipped = transform, skipped
+    def __init__(self, transform: Callable, skipped: str | None = None, remedy: str = REMEDY) -> None:
+        self.transform, self.skipped, self.remedy = transform, skipped, remedy
 
     def __call__(self, results: dict) -> dict | None:
         try:
@@ -52,8 +55,7 @@ class GuardedReading:
                 raise
             if self.skipped is None:
                 raise BadPictureError(
-                    f'{path} cannot be read as a picture ({type(error).__name__}: {error}). Replace it; or give '
-                    f'--bad-pictures {SKIP}, to train without it and keep a list'
+                    f'{path} cannot be read as a picture ({type(error).__name__}: {error}). {self.remedy}'
                 ) from None
             with open(self.skipped, 'a') as file:  # one short write, which processes do not mix
                 file.write(f'{path}\n')
@@ -61,10 +63,8 @@ class GuardedReading:
 
     def _bad_file(self, results: dict) -> str | None:
         """The file that cannot be read; None where the step failed of something else."""
-        if type(self.transform).__name__.startswith('LoadImage'):
-            return results.get('img_path')
-        path = results.get('seg_map_path')
-        return path if path and not is_picture(path) else None
+        paths = [results.get(key) for key in ('img_path', 'seg_map_path')]
+        return next((path for path in paths if path and not is_picture(path)), None)
 
     def __repr__(self) -> str:
         return repr(self.transform)
@@ -93,7 +93,7 @@ class PicturesHook(Hook):
         self._told = len(self._skipped())
 
     def before_val(self, runner: Runner) -> None:
-        guard(runner.val_dataloader.dataset)
+        guard(runner.val_dataloader.dataset, remedy=OF_VALIDATION)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -120,13 +120,13 @@ class PicturesHook(Hook):
         return self.list.read_text().splitlines() if self.list.is_file() else []
 
 
-def guard(dataset: Any, skipped: str | None = None) -> None:
+def guard(dataset: Any, skipped: str | None = None, remedy: str = REMEDY) -> None:
     """Guard every step of a data set, and of those inside it, that reads pictures or label maps."""
     for inner in _data_sets(dataset):
         steps = getattr(getattr(inner, 'pipeline', None), 'transforms', None)
         for i, step in enumerate(steps or ()):
             if type(step).__name__.startswith(('LoadImage', 'LoadAnnotations')):
-                steps[i] = GuardedReading(step, skipped)
+                steps[i] = GuardedReading(step, skipped, remedy)
 
 
 def is_picture(path: str) -> bool:

@@ -44,9 +44,9 @@ class FiniteLossHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         losses = {
-            name: float(value)
+            name: float(torch.as_tensor(value).detach())
             for name, value in (outputs or {}).items()
-            if 'loss' in name and (not isinstance(value, torch.Tensor) or value.numel() == 1)
+            if 'loss' in name and isinstance(value, (float, int, torch.Tensor)) and torch.as_tensor(value).numel() == 1
         }
         if all(math.isfinite(value) for value in losses.values()):
             return
