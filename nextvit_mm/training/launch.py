@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..models import NextViT
 from ..predict import exported  # noqa: F401  (registers the model of exported files)
 from ..weights.models import load_exactly, load_to_start_from, unwrap_model
-from . import config as cfgs
+from . import config as cfgs, distributed
 from .preflight import check_checkpoint, check_data, check_pretrained, check_resumable
 
 EXPORTED = ('.onnx', '.xml')  # what nextvit_mm.deploy writes and runs
@@ -147,6 +147,7 @@ def _prepare(
 ) -> Config:
     cfg = cfgs.load_config(config, cfg_options)
     cfg.launcher = launcher
+    distributed.start(cfg)
     cfgs.set_work_dir(cfg, work_dir)
     if data_root:
         cfgs.set_data_root(cfg, data_root)
@@ -157,7 +158,10 @@ def _build_runner(cfg: Config) -> Runner:
     # MM configs call every visualizer 'visualizer', and MMEngine would hand a second run of this process the first
     # one's, with its folder; without a name it takes the experiment's.
     cfg.get('visualizer', {}).pop('name', None)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    distributed.set_wrapper(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    distributed.join(runner)
+    return runner
 
 
 def _dump_metric(cfg: Config, out: str):
