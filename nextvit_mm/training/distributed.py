@@ -178,6 +178,8 @@ def same_checkpoint(path: str | None, work_dir: str) -> str | None:
     own = chosen if os.path.isfile(chosen) else os.path.join(work_dir, os.path.basename(chosen))
     digest = _digest(own) if is_local_first else ''
     wanted = same_for_all(digest)
+    if not wanted:  # a name, or a file that is not there, which is said by who reads it
+        return chosen
     if not all(all_gather_object(digest in ('', wanted) and (bool(digest) or not is_local_first))):
         _send(chosen, own if is_local_first and digest != wanted else None)
     barrier()
@@ -237,6 +239,6 @@ def _refuse_strategies(cfg: Config) -> None:
     if wanted or cfg.get('runner_type') == 'FlexibleRunner':
         raise UserError(
             f'{cfg.filename} wants {wanted or cfg.runner_type}, and these tools share out pictures, not parameters: '
-            'the largest recipe has 91 M of these, which fit one GPU. Leave strategy, runner_type and model_wrapper_cfg '
-            'out'
+            'the largest recipe has 91 M of these, which fit one GPU. Leave out strategy, runner_type and '
+            'model_wrapper_cfg'
         )

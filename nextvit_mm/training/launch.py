@@ -62,11 +62,14 @@ def train(
         cfgs.train_from_scratch(cfg)
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
-    if resume == 'auto' and not find_latest_checkpoint(cfg.work_dir):
+    if resume is not None:
+        found = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+        found = distributed.same_checkpoint(found, cfg.work_dir)
+    if resume == 'auto' and not found:
         print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
     elif resume is not None:
         cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else resume
+        cfg.load_from = found
     check_data(cfg, ('train', 'val'))
     if cfg.get('load_from'):
         (check_resumable if cfg.get('resume') else check_checkpoint)(cfg.load_from)
@@ -115,6 +118,7 @@ def evaluate(
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out} must end in .pkl or .pickle')
     check_data(cfg, ('test',))
+    checkpoint = distributed.same_checkpoint(checkpoint, cfg.work_dir)
     check_checkpoint(checkpoint)
     if show_dir:
         cfgs.draw_predictions(cfg, show_dir)
