@@ -302,12 +302,12 @@ def _checkpoint_contexts(block: nn.Module):
 
 @contextmanager
 def _without_tracking(block: nn.Module) -> Iterator[None]:
-    # A training BN normalises with the batch's statistics either way; with no momentum and nothing to count it does
-    # not fold them into its running averages a second time.
+    # A training BN normalises with the batch's statistics either way; with no momentum it does not fold them into its
+    # running averages a second time, and what it counts is put back. SyncBN must have something to count.
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
     try:
         yield
     finally:

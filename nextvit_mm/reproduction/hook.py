@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, get_world_size, master_only
+from mmengine.dist import all_reduce, broadcast_object_list, get_world_size, master_only
 from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import MessageHub
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -60,14 +60,10 @@ class PublishedRunHook(Hook):
         self._outside = 0  # windows in a row
 
     def before_train(self, runner: Runner) -> None:
-        loader = runner.train_dataloader
-        self.comparison = plan_comparison(
-            self.run,
-            images_per_iter=loader.batch_sampler.batch_size * get_world_size(),
-            max_iters=runner.max_iters,
-            train_images=len(loader.dataset),
-            start_problem=_start_problem(runner, self.run),
-        )
+        # The work dirs of several machines need not be shared: the first process decides, all follow.
+        decided = [self._plan(runner)]
+        broadcast_object_list(decided)
+        self.comparison = decided[0]
         off = self.comparison.scale is None
         lines = [
             f'not compared with the published run {self.run.name}:'
@@ -85,6 +81,17 @@ class PublishedRunHook(Hook):
                 for record in self.run.train
             }
         self._save(runner)
+
+    @master_only
+    def _plan(self, runner: Runner) -> Comparison:
+        loader = runner.train_dataloader
+        return plan_comparison(
+            self.run,
+            images_per_iter=loader.batch_sampler.batch_size * get_world_size(),
+            max_iters=runner.max_iters,
+            train_images=len(loader.dataset),
+            start_problem=_start_problem(runner, self.run),
+        )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: DataBatch = None, outputs: dict | None = None
@@ -130,21 +137,13 @@ class PublishedRunHook(Hook):
 
     def _compare_window(self, runner: Runner, iteration: int, published: dict) -> None:
         """Compare the means over the iterations of one published mean."""
-        hub = runner.message_hub
         window = round(self.run.WINDOW * self.comparison.scale)
-        names = [name for name in published if f'train/{name}' in hub.log_scalars and ('loss' in name or 'acc' in name)]
-        buffers: dict[str, HistoryBuffer] = {name: hub.get_scalar(f'train/{name}') for name in names}
-        # A run that was resumed from a file without its history has too few values for its first mean.
-        means = {
-            name: buffer.mean(window)
-            for name, buffer in buffers.items()
-            if len(buffer.data[0]) >= window and published[name] is not None
-        }
-        if 'loss' not in means:
+        decided = [_whole_means(runner.message_hub, window, published)]
+        broadcast_object_list(decided)
+        names = decided[0]
+        if 'loss' not in names:
             return
-        reduced = torch.tensor(list(means.values()), dtype=torch.float32)
-        all_reduce(reduced, 'mean')  # every process logs the losses of its own images
-        means = dict(zip(means, reduced.tolist()))
+        means = dict(zip(names, _mean_over_processes(runner.message_hub, window, names)))
         self._report(runner, iteration, f'mean over {window} iterations', means, published)
         outside = loss_is_outside(means['loss'], published['loss'], loss_band(self.run))
         self._outside = self._outside + 1 if outside else 0
@@ -182,6 +181,31 @@ class PublishedRunHook(Hook):
     @master_only
     def _save(self, runner: Runner) -> None:
         self.comparison.save(runner.work_dir)
+
+
+def _whole_means(hub: MessageHub, window: int, published: dict) -> list[str]:
+    """The losses and accuracies whose means over a window can be compared.
+
+    A run that was resumed from a file without its history has too few values for its first mean.
+    """
+    return [
+        name
+        for name, value in published.items()
+        if value is not None
+        and ('loss' in name or 'acc' in name)
+        and f'train/{name}' in hub.log_scalars
+        and len(hub.get_scalar(f'train/{name}').data[0]) >= window
+    ]
+
+
+def _mean_over_processes(hub: MessageHub, window: int, names: Sequence[str]) -> list[float]:
+    """Means over a window; every process logs the losses of its own images, and one may lack a name."""
+    own = [
+        hub.get_scalar(f'train/{name}').mean(window) if f'train/{name}' in hub.log_scalars else None for name in names
+    ]
+    sums = torch.tensor([[mean or 0.0 for mean in own], [float(mean is not None) for mean in own]])
+    all_reduce(sums)
+    return (sums[0] / sums[1]).tolist()
 
 
 def _start_problem(runner: Runner, run: PublishedRun) -> str | None:

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from ..errors import UserError
 from ..predict import exported  # noqa: F401  (registers the model of exported files)
 from ..weights.models import load_exactly
-from . import config as cfgs
+from . import config as cfgs, distributed
 from .cpu import use_the_cpu_well
 from .preflight import check_checkpoint, check_data, check_pretrained
 from .resuming import Point, check_changes, find_checkpoint, read_point, repeat_flags
@@ -119,6 +119,7 @@ def evaluate(
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out} must end in .pkl or .pickle')
     check_data(cfg, ('test',))
+    checkpoint = distributed.same_checkpoint(checkpoint, cfg.work_dir)
     check_checkpoint(checkpoint)
     if show_dir:
         cfgs.draw_predictions(cfg, show_dir)
@@ -155,6 +156,7 @@ def _prepare(
 ) -> Config:
     cfg = cfgs.load_config(config, cfg_options)
     cfg.launcher = launcher
+    distributed.start(cfg)
     cfgs.set_work_dir(cfg, work_dir)
     if data_root:
         cfgs.set_data_root(cfg, data_root)
@@ -179,12 +181,12 @@ def _point_to_go_on_from(cfg: Config, resume: str | None) -> Point | None:
     if resume is None and not cfg.get('resume'):
         return None
     path = cfg.get('load_from') if resume is None else resume
-    if path in ('auto', None):
-        path = find_checkpoint(cfg.work_dir)
-        if path is None:
-            print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
-            cfg.resume = False
-            return None
+    found = find_checkpoint(cfg.work_dir) if path in ('auto', None) else path
+    path = distributed.same_checkpoint(found, cfg.work_dir)
+    if path is None:
+        print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
+        cfg.resume = False
+        return None
     check_checkpoint(path)
     return read_point(path)
 

@@ -13,6 +13,7 @@ from torch import nn
 from ..errors import UserError
 from ..models import NextViT
 from ..weights.models import load_to_start_from, unwrap_model
+from . import distributed
 from .changes import Change
 from .pictures import STOP, PicturesHook
 from .resuming import GoOnHook, Point, check_data_is_same, go_on_exactly
@@ -42,7 +43,10 @@ def build_runner(cfg: Config) -> Runner:
     # MM configs call every visualizer 'visualizer', and MMEngine would hand a second run of this process the first
     # one's, with its folder; without a name it takes the experiment's.
     cfg.get('visualizer', {}).pop('name', None)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    distributed.set_wrapper(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    distributed.join(runner)
+    return runner
 
 
 def run_training(cfg: Config, start: Start) -> Runner:

@@ -4,10 +4,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stderr
+from io import StringIO
 
 from mmengine.config import DictAction
 
 from ..errors import UserError
+from .processes import is_first, together
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +45,15 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
     """Parse and run a tool; an error that the user can mend is printed as it is, with its exit status, which is 2."""
     try:
-        args = vars(parser.parse_args())
+        # Wrong flags are the same in every process of a run: one says so.
+        with nullcontext() if is_first() else redirect_stderr(StringIO()):
+            args = vars(parser.parse_args())
     except ValueError as error:  # from MMEngine's DictAction
         parser.error(f'--cfg-options takes KEY=VALUE … ({error})')
     os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank', 0)))
     try:
-        command(**args)
+        with together(args.get('launcher')):
+            command(**args)
         sys.stdout.flush()
     except UserError as error:
         sys.stdout.flush()

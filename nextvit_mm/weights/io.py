@@ -17,6 +17,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
+from filelock import FileLock
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, checkpoint as mmengine_checkpoint
 from mmengine.utils import digit_version
@@ -249,7 +250,9 @@ def load_from_url(url: str, model_dir: str | None = None, map_location: Any = No
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _download(url, path)
+            with FileLock(f'{path}.lock'):  # of the processes of a machine one fetches, and the others wait
+                if not path.is_file():
+                    _download(url, path)
         elif not _has_told_digest(path):
             path.unlink(missing_ok=True)
             raise WeightsError(f'{path}, fetched before from {url}, was altered; it was removed. Try again')

@@ -137,9 +137,11 @@ def test_norm_and_activation_are_configurable(norm_type):
     assert ('SyncBatchNorm' in kinds) == (norm_type == 'SyncBN')
 
 
-def test_gradient_checkpointing_changes_nothing_but_memory():
+@pytest.mark.parametrize('norm_type', ['BN', 'SyncBN'])
+def test_gradient_checkpointing_changes_nothing_but_memory(norm_type):
     x = torch.rand(2, 3, 64, 64, requires_grad=True)
-    plain, recomputing = tiny().train(), tiny(with_cp=True).train()
+    norm_cfg = dict(type=norm_type)
+    plain, recomputing = tiny(norm_cfg=norm_cfg).train(), tiny(with_cp=True, norm_cfg=norm_cfg).train()
     for model in (plain, recomputing):
         sum(o.cos().sum() for o in model(x)).backward()
     for (name, a), b in zip(plain.named_parameters(), recomputing.parameters()):

@@ -258,12 +258,19 @@ class Ranked(Toy):
         return {'loss': out['loss'] + torch.distributed.get_rank()} if mode == 'loss' else out
 
 hook_module.load_run = lambda name: small_run(loss=1.52)
-build_runner(sys.argv[1], batch_size=2, model=Ranked()).train()
+work_dir = sys.argv[1]
+if torch.distributed.get_rank():  # another machine, whose work dir says something else
+    work_dir += '_other'
+    hook_module._start_problem = lambda runner, run: 'another start'
+build_runner(work_dir, batch_size=2, model=Ranked()).train()
 """
 
 
 def test_means_are_over_all_processes(tmp_path):
-    """Losses of 1 and 2, published 1.52: in two processes of two images each, a batch of four."""
+    """Losses of 1 and 2, published 1.52: in two processes of two images each, a batch of four.
+
+    The first process decides that they are compared; the other would not by itself.
+    """
     (tmp_path / 'two.py').write_text(TWO_PROCESSES)
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

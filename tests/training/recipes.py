@@ -1,0 +1,170 @@
+"""The four recipes with tiny networks, run alone by tests or by two processes (``python recipes.py FOLDER``)."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nextvit_mm.training.launch import evaluate, train
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where torchrun runs this file
+from tests.conftest import ROOT, TINY
+
+STEPS = 10
+WIDTHS = [32, 64, 128, 128]  # of TINY's maps
+LAYOUTS = dict(mask_rcnn='coco', semantic_fpn='ade', upernet='ade', classifier='imagenet')
+CONFIGS = dict(
+    mask_rcnn='mask_rcnn_nextvit_s_digits',
+    semantic_fpn='semantic_fpn_nextvit_s_digits',
+    upernet='upernet_nextvit_s_digits',
+    classifier='nextvit_s_digits',
+)
+# MMDetection's losses are means over the boxes of one process. So two processes are the same as one that takes their
+# batches in turn and adds the gradients up; everywhere else they are the same as one with twice the batch.
+IN_TURN = ('mask_rcnn',)
+HEADS: dict[str, dict] = dict(
+    mask_rcnn={
+        'model.neck.in_channels': WIDTHS,
+        # No random choice of regions: all are taken.
+        'model.train_cfg.rpn.sampler.num': 10**6,
+        'model.train_cfg.rcnn.sampler.num': 10**6,
+        'model.train_cfg.rpn_proposal.max_per_img': 40,
+        'model.test_cfg.rpn.max_per_img': 40,
+        'model.test_cfg.rcnn.score_thr': 0.0,
+        'train_cfg.max_epochs': 1,
+    },
+    semantic_fpn={'model.neck.in_channels': WIDTHS},
+    upernet={'model.decode_head.in_channels': WIDTHS, 'model.auxiliary_head.in_channels': WIDTHS[2]},
+    classifier={'model.head.in_channels': WIDTHS[3], 'train_cfg.max_epochs': 1},
+)
+
+
+@HOOKS.register_module(force=True)
+class KeepBatchNorms(Hook):
+    """Every BN, also of the heads, stays as it was made: otherwise each process would have its own pictures' means."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        for module in runner.model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+
+
+@HOOKS.register_module(force=True)
+class RecordingHook(Hook):
+    """Writes the mean loss of every step, the gradients of the first, and the last weights into ``record.pt``."""
+
+    priority = 'LOWEST'
+
+    def before_train(self, runner) -> None:
+        self.losses, self.gradients = [], {}
+        runner.optim_wrapper.optimizer.register_step_pre_hook(lambda *_: self._keep(inner(runner)))
+
+    def _keep(self, model) -> None:
+        if not self.gradients:
+            self.gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.losses.append(float(outputs['loss']))
+
+    def after_train(self, runner) -> None:
+        losses = torch.tensor(self.losses, dtype=torch.float64)
+        all_reduce(losses, 'mean')
+        turns = len(losses) // STEPS
+        torch.save(
+            dict(
+                losses=losses.view(STEPS, turns).mean(1),
+                gradients=self.gradients,
+                weights=inner(runner).state_dict(),
+                wrapper=type(runner.model).__name__,
+            ),
+            Path(runner.work_dir, f'record{os.environ.get("RANK", "")}.pt'),
+        )
+
+
+def inner(runner):
+    return getattr(runner.model, 'module', runner.model)
+
+
+def options(name: str, alone: bool, **more) -> dict:
+    """What makes a recipe tiny and repeatable; alone it takes as many pictures for a step as two processes."""
+    turns = 2 if alone and name in IN_TURN else 1
+    small: dict = {
+        'train_dataloader.batch_size': 2 if alone and turns == 1 else 1,
+        'train_dataloader.sampler.shuffle': False,
+    }
+    for loader in ('train', 'val', 'test'):
+        small.update({f'{loader}_dataloader.num_workers': 0, f'{loader}_dataloader.persistent_workers': False})
+    small.update({f'{loader}_dataloader.batch_size': 1 for loader in ('val', 'test')})
+    small.update(HEADS[name])
+    if LAYOUTS[name] == 'ade':
+        small.update({'train_cfg.max_iters': STEPS, 'train_cfg.val_interval': STEPS})
+        small['model.data_preprocessor.size'] = (64, 64)
+    small['model.backbone.arch'] = dict(TINY, _delete_=True)
+    small['model.backbone.norm_eval'] = True
+    # What a BN that was not trained lets through must neither explode nor vanish.
+    start = dict(type='Xavier', layer=['Conv2d', 'Linear'], gain=0.7)
+    small['model.backbone.init_cfg'] = start if name == 'classifier' else dict(start, _delete_=True)
+    small['optim_wrapper'] = dict(
+        _delete_=True, type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-2), accumulative_counts=turns
+    )
+    small['param_scheduler'] = []
+    small['custom_hooks'] = [dict(type='KeepBatchNorms'), dict(type='RecordingHook')]
+    small['default_hooks.checkpoint.interval'] = STEPS if LAYOUTS[name] == 'ade' else 1
+    small['default_hooks.checkpoint.save_best'] = None
+    return {**small, **more}
+
+
+def config(name: str) -> str:
+    return str(ROOT / 'configs' / 'demo' / f'{CONFIGS[name]}.py')
+
+
+def run(name: str, folder: Path, launcher: str = 'none', **more) -> Path:
+    """Train a recipe on the data in ``folder/data``, and return its work dir."""
+    work_dir = folder / f'{name}_{launcher}'
+    train(
+        config(name),
+        work_dir=str(work_dir),
+        data_root=f'{folder}/data/{LAYOUTS[name]}/',
+        launcher=launcher,
+        seed=0,
+        cfg_options=options(name, launcher == 'none', **more),
+    )
+    return work_dir
+
+
+def test(name: str, folder: Path, checkpoint: Path, launcher: str = 'none') -> dict:
+    """Evaluate a checkpoint or exported file; metrics, with the predictions in a pickle beside."""
+    return evaluate(
+        config(name),
+        str(checkpoint),
+        work_dir=str(folder / f'{name}_{launcher}_test'),
+        data_root=f'{folder}/data/{LAYOUTS[name]}/',
+        launcher=launcher,
+        out=str(folder / f'{name}_{launcher}{checkpoint.suffix}.pkl'),
+        cfg_options=options(name, True),
+    )
+
+
+def main(folder: Path) -> None:
+    """What two processes do: train every recipe, then evaluate what one process has trained."""
+    os.chdir(folder)
+    metrics = {}
+    for name in CONFIGS:
+        run(name, folder, 'pytorch')
+        assert get_world_size() == 2
+        for checkpoint in json.loads((folder / 'checkpoints.json').read_text())[name]:
+            metrics[checkpoint] = test(name, folder, Path(checkpoint), 'pytorch')
+    Path(folder, f'metrics{os.environ["RANK"]}.json').write_text(json.dumps(metrics))
+
+
+if __name__ == '__main__':
+    from nextvit_mm.utils.processes import together
+
+    with together('pytorch'):
+        main(Path(sys.argv[1]))
