@@ -17,7 +17,7 @@ from nextvit_mm.weights.keys import convert
 from nextvit_mm.weights.models import load_to_start_from
 from nextvit_mm.weights.zoo import ZOO
 
-from ..conftest import ROOT, TINY, randomise, relative_error, run_tool, tiny
+from ..conftest import ROOT, TINY, call_tool, randomise, relative_error, tiny
 from .test_keys import official
 
 
@@ -30,7 +30,7 @@ def source(tmp_path_factory):
 
 def test_the_authors_file_in_timms_names_is_timms(source, tmp_path):
     target = tmp_path / 'timm.safetensors'
-    result = run_tool(ROOT / 'tools' / 'convert_weights.py', source, target, '--to', 'timm')
+    result = call_tool(ROOT / 'tools' / 'convert_weights.py', source, target, '--to', 'timm')
     assert 'Next-ViT small in official names' in result.stdout and 'timm names' in result.stdout
     theirs = timm.create_model('nextvit_small')
     theirs.load_state_dict(safetensors.torch.load_file(target), strict=True)
@@ -121,7 +121,7 @@ def test_refused(source, tmp_path):
         (('gone.pth', 'x.pth'), 'checkpoint not found'),
         (('folded.pth', 'x.pth'), 'folded into the convolutions'),
     ):
-        result = run_tool(
+        result = call_tool(
             ROOT / 'tools' / 'convert_weights.py', *args, '--to', 'mm', cwd=tmp_path, check=False, PYTHONPATH=str(ROOT)
         )
         assert result.returncode == 2 and words in result.stderr and 'Traceback' not in result.stderr
@@ -144,7 +144,7 @@ def test_get_model(source, tmp_path, monkeypatch):
 
 
 def test_the_zoo_is_printed():
-    out = run_tool(ROOT / 'tools' / 'list_models.py').stdout
+    out = call_tool(ROOT / 'tools' / 'list_models.py').stdout
     assert len(out.splitlines()) == 13 and 'timm/nextvit_large.bd_ssld_6m_in1k_384' in out
 
 
