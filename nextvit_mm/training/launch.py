@@ -4,7 +4,6 @@ import functools
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..errors import UserError
@@ -12,12 +11,14 @@ from ..models import NextViT
 from ..predict import exported  # noqa: F401  (registers the model of exported files)
 from ..weights.models import load_exactly, load_to_start_from, unwrap_model
 from . import config as cfgs
+from .console import Console, on_console
 from .cpu import use_the_cpu_well
 from .preflight import check_checkpoint, check_data, check_pretrained, check_resumable
 
 EXPORTED = ('.onnx', '.xml')  # what nextvit_mm.deploy writes and runs
 
 
+@on_console
 def train(
     config: str,
     work_dir: str | None = None,
@@ -30,6 +31,7 @@ def train(
     amp: bool = False,
     auto_scale_lr: bool = False,
     seed: int | None = None,
+    verbose: bool = False,
 ) -> Runner:
     """Train; the arguments are the flags of ``tools/train.py``.
 
@@ -45,6 +47,7 @@ def train(
         amp: Automatic mixed precision.
         auto_scale_lr: Scale the rate with the batch size.
         seed: Seed of Python, NumPy and torch. Default: the config's, or a random one, which is logged.
+        verbose: Print MMEngine's log as well, which goes into a file of the work dir in any case.
 
     Returns:
         Runner: After the last iteration.
@@ -84,6 +87,7 @@ def train(
     return runner
 
 
+@on_console
 def evaluate(
     config: str,
     checkpoint: str,
@@ -95,6 +99,7 @@ def evaluate(
     show_dir: str | None = None,
     tta: bool = False,
     pipeline: str | None = None,
+    verbose: bool = False,
 ) -> dict:
     """Evaluate a checkpoint; the arguments are the flags of ``tools/test.py``.
 
@@ -105,6 +110,7 @@ def evaluate(
         show_dir: Folder for a picture of every prediction.
         tta: Test with the config's test-time augmentation; metrics are then named ``ms/…``.
         pipeline: Test with the config's pipeline ``<pipeline>_test_pipeline`` instead of its usual one.
+        verbose: As in :func:`train`.
 
     Returns:
         dict: Metrics by name.
@@ -134,7 +140,7 @@ def evaluate(
         cfgs.use_test_pipeline(cfg, pipeline)
     # The runner would load what training starts or goes on from over the checkpoint.
     cfg.load_from, cfg.resume = None, False
-    runner = _build_runner(cfg)
+    runner = _build_runner(cfg, checkpoint)
     if not is_exported:
         loaded = load_exactly(runner.model, checkpoint, cfg.filename, runner.logger)
         runner.call_hook('after_load_checkpoint', checkpoint=loaded)
@@ -154,11 +160,11 @@ def _prepare(
     return cfg
 
 
-def _build_runner(cfg: Config) -> Runner:
+def _build_runner(cfg: Config, weights: str = '') -> Runner:
     # MM configs call every visualizer 'visualizer', and MMEngine would hand a second run of this process the first
     # one's, with its folder; without a name it takes the experiment's.
     cfg.get('visualizer', {}).pop('name', None)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    return Console.current.build_runner(cfg, weights)
 
 
 def _dump_metric(cfg: Config, out: str):
