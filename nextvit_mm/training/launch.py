@@ -3,6 +3,7 @@
 import functools
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
@@ -14,6 +15,7 @@ from . import config as cfgs
 from .console import Console, on_console
 from .cpu import use_the_cpu_well
 from .preflight import check_checkpoint, check_data, check_pretrained, check_resumable
+from .progress import ConsoleHook
 
 EXPORTED = ('.onnx', '.xml')  # what nextvit_mm.deploy writes and runs
 
@@ -164,7 +166,10 @@ def _build_runner(cfg: Config, weights: str = '') -> Runner:
     # MM configs call every visualizer 'visualizer', and MMEngine would hand a second run of this process the first
     # one's, with its folder; without a name it takes the experiment's.
     cfg.get('visualizer', {}).pop('name', None)
-    return Console.current.build_runner(cfg, weights)
+    runner = Console.current.build_runner(cfg)
+    if is_main_process():
+        runner.register_hook(ConsoleHook(Console.current, weights), priority='VERY_LOW')  # others log before it
+    return runner
 
 
 def _dump_metric(cfg: Config, out: str):
