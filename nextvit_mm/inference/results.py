@@ -48,7 +48,11 @@ class CocoFile:
         names = self.predictor.about.get('classes') or [self.predictor.name(label) for label in range(seen)]
         categories = [dict(id=i, name=str(name)) for i, name in enumerate(names, start=1)]
         _parent(path)
-        path.write_text(json.dumps(dict(images=self.images, categories=categories, annotations=self.annotations)))
+        content = dict(images=self.images, categories=categories, annotations=self.annotations)
+        try:
+            path.write_text(json.dumps(content), encoding='utf-8')
+        except OSError as error:
+            raise UserError(f'{path} cannot be written: {error.strerror}') from None
 
     def _objects(self, result: dict[str, Any]):
         for i in np.flatnonzero(result['scores'] >= self.score_thr):
@@ -90,14 +94,15 @@ class Folder:
 
     def add(self, picture: Picture, result: dict[str, Any]) -> None:
         drawn = self.predictor.draw(picture.pixels, result, self.score_thr)
-        name, _, frame = picture.name.partition('#')
-        if frame:
-            self._add_frame(self.path / _with_suffix(name, '.mp4'), np.asarray(drawn), picture.frames_per_second or 25)
+        number = '' if picture.frame is None else f'_{picture.frame:06d}'
+        if number:
+            video = self.path / _with_suffix(picture.source, '.mp4')
+            self._add_frame(video, np.asarray(drawn), picture.frames_per_second)
         else:
-            self._save(drawn, self.path / _with_suffix(name, '.png'))
+            self._save(drawn, self.path / _with_suffix(picture.source, '.png'))
         if self.predictor.about['task'] == 'segmentation':
-            stem = _with_suffix(name, f'_{frame}.png' if frame else '.png')
-            self._save(self._class_map(result['class_map']), self.path / MASKS / stem)
+            mask = self.path / MASKS / _with_suffix(picture.source, f'{number}.png')
+            self._save(self._class_map(result['class_map']), mask)
 
     def end_source(self) -> None:
         """After a source's last picture: a video's file is complete."""

@@ -37,14 +37,21 @@ class Picture:
     """One picture as it is looked at.
 
     Attributes:
-        name: Of its source, and for a frame its number: ``clip.mp4#000012``.
+        source: The name of its source.
         pixels: (H, W, 3), RGB, uint8.
-        frames_per_second: Of a frame's video.
+        frame: Its number in a video, from 0 on.
+        frames_per_second: Of the video.
     """
 
-    name: str
+    source: str
     pixels: np.ndarray
-    frames_per_second: float | None = None
+    frame: int | None = None
+    frames_per_second: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of its source, and for a frame its number: ``clip.mp4#000012``."""
+        return self.source if self.frame is None else f'{self.source}#{self.frame:06d}'
 
 
 class Unreadable(Exception):
@@ -89,7 +96,7 @@ def read(source: Source) -> Iterator[Picture]:
         return
     try:
         yield Picture(source.name, read_picture(source.path))
-    except (OSError, ValueError, SyntaxError) as error:  # the last is what Pillow raises for some damaged files
+    except Exception as error:  # damaged bytes make Pillow fail in any way there is
         raise Unreadable(f'{source.path} cannot be read as a picture: {error}') from None
 
 
@@ -111,7 +118,7 @@ def _frames(source: Source) -> Iterator[Picture]:
             there, frame = video.read()
             if not there:
                 break
-            yield Picture(f'{source.name}#{number:06d}', np.ascontiguousarray(frame[..., ::-1]), rate)
+            yield Picture(source.name, np.ascontiguousarray(frame[..., ::-1]), number, rate)
             number += 1
     finally:
         video.release()

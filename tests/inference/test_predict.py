@@ -137,13 +137,14 @@ def test_a_video_gives_a_drawn_video(made, pictures, tmp_path):
 
 def test_folders_patterns_and_files_of_one_name(pictures, tmp_path):
     one = sorted(pictures.glob('*.jpg'))[0]
-    for name in ('x/a.jpg', 'y/a.jpg', 'y/a.png'):
+    for name in ('x/a.jpg', 'y/a.jpg', 'y/a.png', 'y/b#1.jpg'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.open(one).save(tmp_path / name)
     (tmp_path / 'y' / 'notes.txt').write_text('x')
     names = [s.name for s in find_sources([str(tmp_path / 'x'), str(tmp_path / 'y'), str(tmp_path / 'y' / '*.jpg')])]
-    assert names == ['a.jpg', 'a-2.jpg', 'a-3.png']
-    assert [s.name for s in find_sources([str(tmp_path / '**' / '*.jpg')])] == ['a.jpg', 'a-2.jpg']
+    assert names == ['a.jpg', 'a-2.jpg', 'a-3.png', 'b#1.jpg']
+    assert [s.name for s in find_sources([str(tmp_path / '**' / '*.jpg')])] == ['a.jpg', 'a-2.jpg', 'b#1.jpg']
+    assert next(read(find_sources([str(tmp_path / 'y' / 'b#1.jpg')])[0])).name == 'b#1.jpg'
 
 
 @pytest.mark.slow

@@ -59,9 +59,8 @@ def test_a_run_in_less_than_sixty_lines_with_all_of_it_in_the_log(backbone, digi
     assert 'per image evaluation' not in out and 'INFO' not in out
     assert 'not compared' not in out and 'deprecated' not in out
 
-    metrics = evaluate(
-        str(work / 'mask_rcnn_nextvit_s_digits.py'), str(work / 'epoch_2.pth'), str(tmp_path / 't'), root
-    )
+    trained = str(work / 'mask_rcnn_nextvit_s_digits.py'), str(work / 'epoch_2.pth')
+    metrics = evaluate(*trained, str(tmp_path / 't'), root)
     out = capfd.readouterr().out
     assert f'weights   {work / "epoch_2.pth"}' in out and 'data      4 pictures to test' in out
     assert as_table(metrics) in out and len(out.splitlines()) < 25
