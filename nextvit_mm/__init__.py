@@ -5,10 +5,12 @@ from .models import NextViT
 from .ops import install as install_operators
 from .reproduction import PublishedRunHook
 from .training.schedulers import WarmupCosineEpochLR
+from .utils.recipes import add_to_inferencers
 from .version import __version__
 from .weights import allow_mmengine_checkpoints, get_model, list_models
 
 allow_mmengine_checkpoints()
 install_operators()
+add_to_inferencers()
 
 __all__ = ['NextViT', 'PublishedRunHook', 'WarmupCosineEpochLR', '__version__', 'get_model', 'list_models']

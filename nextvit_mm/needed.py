@@ -6,6 +6,7 @@ are the same modules, and pip would install the one that it knows over the one t
 
 import importlib
 import re
+import warnings
 
 # Module: the oldest version that is known to work (a row of `make matrix`), and how to get one where none is.
 NEEDED: dict[str, tuple[str, str]] = dict(
@@ -22,7 +23,9 @@ def check() -> None:
     """
     for name, (oldest, command) in NEEDED.items():
         try:
-            found = importlib.import_module(name).__version__
+            with warnings.catch_warnings():
+                warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # MMEngine's; see utils/silence.py
+                found = importlib.import_module(name).__version__
         except ModuleNotFoundError as error:
             if error.name != name:  # it is there, and lacks something of its own
                 raise

@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config'
     )
+    parser.add_argument('--verbose', action='store_true', help="print all of MMEngine's log, which goes into a file")
     run_command(run_demo, parser)
 
 

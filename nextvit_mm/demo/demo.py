@@ -36,6 +36,7 @@ def run_demo(
     cfg_options: dict | None = None,
     digits: DigitsConfig | None = None,
     classes: DigitClassesConfig | None = None,
+    verbose: bool = False,
 ) -> dict:
     """Make the digits, train a detector, segmentor or classifier on them, evaluate it, and draw what it does.
 
@@ -45,6 +46,7 @@ def run_demo(
         work_dir: Where checkpoint, log, ``predictions.png`` and ``losses.png`` go.
         cfg_options: Dotted keys and values merged into the config.
         digits, classes: The data to make, the latter for classifiers.
+        verbose: As in :func:`nextvit_mm.training.launch.train`.
 
     Returns:
         dict: The last validation's metrics.
@@ -64,7 +66,9 @@ def run_demo(
     except (FileExistsError, ValueError) as error:
         raise UserError(str(error)) from None
     print(f'{data_dir}: {"made" if made else "already there"}')
-    runner = train(config, work_dir=work_dir, data_root=str(data_root), cfg_options=cfg_options, seed=0)
+    runner = train(
+        config, work_dir=work_dir, data_root=str(data_root), cfg_options=cfg_options, seed=0, verbose=verbose
+    )
     metrics = read_scalars(work_dir)[1][-1]
     losses, predictions = Path(work_dir, 'losses.png'), Path(work_dir, 'predictions.png')
     draw_losses(work_dir, losses)

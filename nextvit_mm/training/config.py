@@ -1,6 +1,7 @@
 """What the command line changes in an MM config, each as a function from config to config (in place)."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ def load_config(path: str, options: dict | None = None) -> Config:
     """
     if not os.path.isfile(path):
         raise UserError(f'config not found: {path}')
+    for folder in (os.path.dirname(os.path.abspath(path)), os.getcwd()):
+        # For custom_imports. Python itself would look beside the tool; what is installed comes first.
+        if folder not in sys.path:
+            sys.path.append(folder)
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})

@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..predict import exported  # noqa: F401  (registers the model of exported files)
 from ..weights.models import load_exactly
 from . import config as cfgs, distributed
+from .console import on_console
 from .cpu import use_the_cpu_well
 from .preflight import check_checkpoint, check_data, check_pretrained
 from .resuming import Point, check_changes, find_checkpoint, read_point, repeat_flags
@@ -18,6 +19,7 @@ from .run import Start, build_runner, run_training
 EXPORTED = ('.onnx', '.xml')  # what nextvit_mm.deploy writes and runs
 
 
+@on_console
 def train(
     config: str,
     work_dir: str | None = None,
@@ -32,6 +34,7 @@ def train(
     seed: int | None = None,
     bad_pictures: str = 'stop',
     allow_changes: bool = False,
+    verbose: bool = False,
 ) -> Runner:
     """Train; the arguments are the flags of ``tools/train.py``.
 
@@ -50,6 +53,7 @@ def train(
         seed: Seed of Python, NumPy and torch. Default: the config's, or a random one, which is logged.
         bad_pictures: What a picture that cannot be read does: ``'stop'`` the run, or ``'skip'`` the picture.
         allow_changes: Go on from a checkpoint of other data, or of another network, precision and so on.
+        verbose: Print MMEngine's log as well, which goes into a file of the work dir in any case.
 
     Returns:
         Runner: After the last iteration.
@@ -87,6 +91,7 @@ def train(
     return run_training(cfg, Start(point, changes, allow_changes, bad_pictures))
 
 
+@on_console
 def evaluate(
     config: str,
     checkpoint: str,
@@ -98,6 +103,7 @@ def evaluate(
     show_dir: str | None = None,
     tta: bool = False,
     pipeline: str | None = None,
+    verbose: bool = False,
 ) -> dict:
     """Evaluate a checkpoint; the arguments are the flags of ``tools/test.py``.
 
@@ -108,6 +114,7 @@ def evaluate(
         show_dir: Folder for a picture of every prediction.
         tta: Test with the config's test-time augmentation; metrics are then named ``ms/…``.
         pipeline: Test with the config's pipeline ``<pipeline>_test_pipeline`` instead of its usual one.
+        verbose: As in :func:`train`.
 
     Returns:
         dict: Metrics by name.
@@ -138,7 +145,7 @@ def evaluate(
         cfgs.use_test_pipeline(cfg, pipeline)
     # The runner would load what training starts or goes on from over the checkpoint.
     cfg.load_from, cfg.resume = None, False
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, checkpoint)
     if not is_exported:
         # MMEngine calls it after the hooks' before_run, in which EMA's makes its model.
         notify = functools.partial(runner.call_hook, 'after_load_checkpoint')

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from torch import nn
 
@@ -15,7 +15,9 @@ from ..models import NextViT
 from ..weights.models import load_to_start_from, unwrap_model
 from . import distributed
 from .changes import Change
+from .console import Console
 from .pictures import STOP, PicturesHook
+from .progress import ConsoleHook
 from .resuming import GoOnHook, Point, check_data_is_same, go_on_exactly
 from .sampling import build_train_loader, move_forward
 from .saving import use_whole_checkpoints
@@ -39,13 +41,16 @@ class Start:
     bad_pictures: str = STOP
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, weights: str = '') -> Runner:
+    """The config's runner, on the console that :func:`.console.on_console` has made."""
     # MM configs call every visualizer 'visualizer', and MMEngine would hand a second run of this process the first
     # one's, with its folder; without a name it takes the experiment's.
     cfg.get('visualizer', {}).pop('name', None)
     distributed.set_wrapper(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = Console.current.build_runner(cfg)
     distributed.join(runner)
+    if is_main_process():
+        runner.register_hook(ConsoleHook(Console.current, weights), priority='VERY_LOW')  # others log before it
     return runner
 
 

@@ -11,6 +11,7 @@ from mmengine.config import DictAction
 
 from ..errors import UserError
 from .processes import is_first, together
+from .silence import silence_python_warnings
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config, such as train_dataloader.batch_size=4; lists as key="[a,b]" or key=a,b',
     )
+    parser.add_argument('--verbose', action='store_true', help="print all of MMEngine's log, which goes into a file")
     parser.add_argument(
         '--launcher',
         choices=('none', 'pytorch', 'slurm', 'mpi'),
@@ -50,6 +52,8 @@ def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
             args = vars(parser.parse_args())
     except ValueError as error:  # from MMEngine's DictAction
         parser.error(f'--cfg-options takes KEY=VALUE … ({error})')
+    if not args.get('verbose'):
+        silence_python_warnings()
     os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank', 0)))
     try:
         with together(args.get('launcher')):

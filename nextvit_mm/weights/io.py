@@ -23,6 +23,7 @@ from mmengine.runner import CheckpointLoader, checkpoint as mmengine_checkpoint
 from mmengine.utils import digit_version
 
 from ..errors import WeightsError
+from .tensors import read_safetensors
 from .zoo import HUB_FILE, ZOO
 
 MIRROR_VARIABLE = 'NEXTVIT_MM_WEIGHTS'
@@ -86,7 +87,7 @@ def read_weights(path: str | Path, map_location: Any = 'cpu', tensors_only: bool
     if not path.is_file():
         raise WeightsError(f'checkpoint not found: {path}')
     if path.suffix == '.safetensors':
-        return _read_safetensors(path, map_location)
+        return read_safetensors(path, map_location)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -161,7 +162,7 @@ def fetch_from_hub(repo: str, revision: str | None = None, file: str | None = No
         except Exception as error:  # whatever the client or the network raises, the remedy is the same
             raise WeightsError(_not_fetched(repo, error)) from None
     blob = path.resolve()
-    if re.fullmatch('[0-9a-f]{64}', blob.name) and _sha256(blob) != blob.name:  # the cache names it by its digest
+    if re.fullmatch('[0-9a-f]{64}', blob.name) and sha256(blob) != blob.name:  # the cache names it by its digest
         blob.unlink(missing_ok=True)  # another process may have been faster
         raise WeightsError(
             f'{path.name} of {repo} has another SHA-256 than the hub tells, {blob.name}; it was removed '
@@ -197,21 +198,6 @@ def unwrap(checkpoint: Any, source: str) -> Mapping[str, torch.Tensor]:
             wrapped = all(name.startswith('module.') for name in checkpoint)  # saved from DistributedDataParallel
             return {name[len('module.') :]: v for name, v in checkpoint.items()} if wrapped else checkpoint
     raise WeightsError(f"{source} holds no state dict, neither under 'state_dict' or 'model' nor by itself")
-
-
-def _read_safetensors(path: Path, map_location: Any) -> Any:
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise WeightsError(f'{path}: reading .safetensors needs: pip install safetensors') from None
-    try:
-        state_dict = load_file(path)
-    except Exception as error:  # SafetensorError, and what damaged bytes lead to
-        raise WeightsError(f'{path} is not a safetensors file, or is damaged ({_first_line(error)})') from None
-    # A function or dict says where storages of a pickle go, which this format has not: they stay on the CPU.
-    if isinstance(map_location, (str, torch.device)):
-        state_dict = {name: tensor.to(map_location) for name, tensor in state_dict.items()}
-    return state_dict
 
 
 def _first_line(error: BaseException) -> str:
@@ -316,10 +302,10 @@ def _has_told_digest(path: Path) -> bool:
     Digits alone are taken for a date or a number.
     """
     told = re.search(r'-(?=\d*[a-f])([0-9a-f]{8,64})\.', path.name)
-    return told is None or _sha256(path).startswith(told[1])
+    return told is None or sha256(path).startswith(told[1])
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         for block in iter(lambda: file.read(1 << 20), b''):

@@ -4,7 +4,7 @@ custom_imports = dict(imports=['nextvit_mm'])
 model = dict(
     backbone=dict(
         _delete_=True,
-        type='NextViT',
+        type='nextvit_mm.NextViT',
         arch='small',
         drop_path_rate=0.1,
         frozen_stages=1,

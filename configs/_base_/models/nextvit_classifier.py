@@ -3,7 +3,7 @@
 custom_imports = dict(imports=['nextvit_mm'])
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='NextViT', arch='small', drop_path_rate=0.1, out_indices=(3, ), out_norm='last'),
+    backbone=dict(type='nextvit_mm.NextViT', arch='small', drop_path_rate=0.1, out_indices=(3, ), out_norm='last'),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',

@@ -1,0 +1,103 @@
+"""The project's configs by name, also for MM's own inferencers."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+INDEX = 'model-index.yml'
+MODEL_HUB = 'mmpretrain.apis.model'
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A config of the project.
+
+    Attributes:
+        name: As in the metafiles, such as ``mask_rcnn_nextvit_s_1x``.
+        config: Its file.
+        weights: Address of the published weights, None where there are none.
+    """
+
+    name: str
+    config: Path
+    weights: str | None
+
+
+@cache
+def list_recipes() -> dict[str, Recipe]:
+    """All recipes by name; none where neither a source tree nor an installed package has the index."""
+    from mmengine.fileio import load
+
+    root = find_root()
+    if root is None:
+        return {}
+    models = [model for file in load(root / INDEX)['Import'] for model in load(root / file)['Models']]
+    return {m['Name']: Recipe(m['Name'], root / m['Config'], m.get('Weights')) for m in models}
+
+
+def find_recipe(name: str) -> Recipe | None:
+    return list_recipes().get(name.lower())
+
+
+def find_root() -> Path | None:
+    """The folder that holds ``model-index.yml`` and ``configs``: of a source tree, or of the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    return next((root for root in (package.parent, package / '.mim') if (root / INDEX).is_file()), None)
+
+
+def add_to_inferencers() -> None:
+    """Let ``DetInferencer``, ``MMSegInferencer`` and ``ImageClassificationInferencer`` find the recipes by name.
+
+    They look into the model index of their own package alone. MMPretrain's is read when it is first imported.
+    """
+    from mmengine.infer import BaseInferencer
+
+    original = BaseInferencer._get_models_from_metafile
+    if getattr(original, 'with_nextvit', False):
+        return
+
+    def with_ours(folder: str) -> Iterator[dict[str, Any]]:
+        yield from original(folder)
+        # An absolute path stays what it is when MMEngine joins it to its own folder.
+        for recipe in list_recipes().values():
+            yield dict(Name=recipe.name, Config=str(recipe.config), Weights=recipe.weights)
+
+    with_ours.with_nextvit = True
+    BaseInferencer._get_models_from_metafile = staticmethod(with_ours)
+    if MODEL_HUB in sys.modules:
+        _register(sys.modules[MODEL_HUB])
+    else:
+        sys.meta_path.insert(0, _WhenImported())
+
+
+class _WhenImported(MetaPathFinder):
+    """Adds the recipes to MMPretrain's hub once that is imported, which takes seconds and is left to others."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name != MODEL_HUB:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        run = spec.loader.exec_module
+
+        def run_and_register(module: Any) -> None:
+            run(module)
+            _register(module)
+
+        spec.loader.exec_module = run_and_register
+        return spec
+
+
+def _register(module: Any) -> None:
+    root = find_root()
+    if root is None or any(name in module.ModelHub._models_dict for name in list_recipes()):
+        return
+    module.ModelHub.register_model_index(str(root / INDEX), config_prefix=str(root))
