@@ -7,6 +7,7 @@ from nextvit_mm.benchmark.latency import REFERENCE, measure_latency
 from nextvit_mm.benchmark.rounds import Result
 from nextvit_mm.benchmark.runtimes import PRECISIONS, RUNTIMES
 from nextvit_mm.utils.command import run_command
+from nextvit_mm.utils.figures import check_matplotlib
 from nextvit_mm.utils.progress import hush
 
 # Networks of about Next-ViT-S's accuracy or work in Tables 4 to 6, and Next-ViT's three sizes.
@@ -42,7 +43,7 @@ def latency(preset: str | None, markdown: str | None, json: str | None, png: str
     )
     chosen = {**defaults, **PRESETS.get(preset, {}), **{key: value for key, value in args.items() if value is not None}}
     if png:
-        report.pyplot()  # before minutes of measuring, not after
+        check_matplotlib()  # before minutes of measuring, not after
     result = measure_latency(**chosen)
     write_report(result, markdown, json)
     if png:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..utils.figures import pyplot, save_figure
+from ..utils.figures import new_figure, save_figure
 from .candidates import TABLE_4, parse_candidate
 from .latency import LatencyRow
 from .rounds import Result, Row, shape_name
@@ -156,10 +156,10 @@ def draw_latency(result: Result, out_file: str | Path) -> None:
             panels.setdefault((shape_name(row.shape), runtime, row.precision), []).append(row)
     if not panels:
         raise UserError('--png draws latency against published accuracy, and no candidate measured here has one')
-    plt = pyplot()
     columns = min(len(panels), 2)
     lines = -(-len(panels) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(7.5 * columns, 5.2 * lines), squeeze=False)
+    figure = new_figure((7.5 * columns, 5.2 * lines))
+    axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.axis('off')
     families = sorted({_family(row) for row in result.rows if not _is_nextvit(row)})
@@ -180,10 +180,12 @@ def draw_latency(result: Result, out_file: str | Path) -> None:
 
 
 def _draw_panel(axis, rows: Sequence[LatencyRow], families: Sequence[str]) -> None:
+    from matplotlib import colormaps
     from matplotlib.ticker import MaxNLocator
 
-    maps = pyplot().get_cmap('tab10').colors, pyplot().get_cmap('Dark2').colors
-    colours = [c for i, c in enumerate((*maps[0], *maps[1])) if i != 3]  # that red is Next-ViT's
+    colours = [
+        c for i, c in enumerate((*colormaps['tab10'].colors, *colormaps['Dark2'].colors)) if i != 3
+    ]  # that red is Next-ViT's
     series = [
         (
             'Next-ViT, this project',

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.figures import pyplot, save_figure
+from ..utils.figures import new_figure, save_figure
 from ..utils.logs import read_scalars
 
 
 def draw_losses(work_dir: str | Path, out_file: str | Path) -> None:
     """Plot every loss and the learning rate of a run against the iteration, as PNG."""
     train, _ = read_scalars(work_dir)
-    plt = pyplot()
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 7), sharex=True, height_ratios=(4, 1))
+    figure = new_figure((9, 7))
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     iterations = [record['iter'] for record in train]
     names = sorted({key for record in train for key in record if 'loss' in key}, key=lambda n: (n != 'loss', n))
     for name in names:
@@ -53,9 +53,9 @@ def draw_detections(
         out_file: The PNG.
         columns: Pairs in a row.
     """
-    plt = pyplot()
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 2.75 * rows), squeeze=False)
+    figure = new_figure((5 * columns, 2.75 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis('off')
     for axis, image, truth, prediction in zip(axes.flat, images, truths, predictions):
@@ -87,11 +87,13 @@ def draw_segmentations(
         out_file: The PNG.
         columns: Triples in a row.
     """
-    plt = pyplot()
+    from matplotlib.patches import Rectangle
+
     rows = -(-len(images) // columns)
     colours = np.full((256, 3), 255, np.uint8)
     colours[: len(palette)] = palette
-    figure, axes = plt.subplots(rows, columns, figsize=(6 * columns, 2.3 * rows + 0.6), squeeze=False)
+    figure = new_figure((6 * columns, 2.3 * rows + 0.6))
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis('off')
     for axis, image, truth, prediction in zip(axes.flat, images, truths, predictions):
@@ -99,7 +101,7 @@ def draw_segmentations(
         axis.imshow(np.concatenate([image, gap, colours[truth], gap, colours[prediction]], axis=1))
         for i, title in enumerate(('picture', 'ground truth', 'prediction')):
             axis.text((i + 0.5) * (image.shape[1] + gap.shape[1]), -3, title, fontsize=9, ha='center', va='bottom')
-    patches = [plt.Rectangle((0, 0), 1, 1, color=np.divide(colour, 255)) for colour in palette]
+    patches = [Rectangle((0, 0), 1, 1, color=np.divide(colour, 255)) for colour in palette]
     figure.legend(patches, classes, loc='lower center', ncols=min(len(classes), 12), frameon=False)
     save_figure(figure, out_file, bottom=0.6 / (2.3 * rows + 0.6))
 
@@ -125,10 +127,10 @@ def draw_classifications(
         title: What these pictures are.
         columns: Pictures in a row.
     """
-    plt = pyplot()
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(max(1.5 * columns, 6), 1.8 * rows + 0.5), squeeze=False)
+    figure = new_figure((max(1.5 * columns, 6), 1.8 * rows + 0.5))
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis('off')
     for axis, image, truth, prediction, score in zip(axes.flat, images, truths, predictions, scores):
@@ -144,11 +146,12 @@ def draw_classifications(
 
 
 def _draw_boxes(axis, instances: dict, classes: Sequence[str], offset: float) -> None:
-    plt = pyplot()
+    from matplotlib.patches import Rectangle
+
     scores = instances.get('scores', [None] * len(instances['labels']))
     for (x1, y1, x2, y2), label, score in zip(instances['boxes'], instances['labels'], scores):
         colour = _colour(label)
-        axis.add_patch(plt.Rectangle((x1 + offset, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=1.5))
+        axis.add_patch(Rectangle((x1 + offset, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=1.5))
         text = classes[label] + ('' if score is None else f' {score:.2f}')
         axis.text(
             x1 + offset,
@@ -170,4 +173,6 @@ def _with_masks(image: np.ndarray, masks: np.ndarray, labels: Sequence[int]) -> 
 
 
 def _colour(label: int) -> tuple[float, ...]:
-    return pyplot().get_cmap('tab10')(int(label) % 10)[:3]
+    from matplotlib import colormaps
+
+    return colormaps['tab10'](int(label) % 10)[:3]

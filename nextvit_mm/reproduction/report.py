@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..published import PublishedRun, load_run
-from ..utils.figures import pyplot, save_figure
+from ..utils.figures import new_figure, save_figure
 from ..utils.logs import read_lines, read_scalars
 from .compare import HEADLINES, Comparison, loss_band, published_evaluation
 
@@ -127,12 +127,12 @@ class RunReport:
         losses = losses[:1] if len(losses) == 2 else losses
         metrics = [name for name in HEADLINES if name in self.published.val[0]]
         names = [*losses, 'lr', *metrics]
-        plt = pyplot()
         from matplotlib.ticker import EngFormatter
 
         columns = min(3, len(names))
         rows = -(-len(names) // columns)
-        figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.3 * rows), squeeze=False)
+        figure = new_figure((5 * columns, 3.3 * rows))
+        axes = figure.subplots(rows, columns, squeeze=False)
         for axis in axes.flat[len(names) :]:
             axis.axis('off')
         end = self.published.max_iters * self.scale

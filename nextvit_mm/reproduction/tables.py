@@ -14,7 +14,7 @@ from ..benchmark.complexity import Complexity, count_complexity
 from ..errors import UserError
 from ..published import PublishedEpochs, load_errata, load_release, load_run, load_table
 from ..training.config import config_file, load_config
-from ..utils.figures import pyplot, save_figure
+from ..utils.figures import new_figure, save_figure
 from ..utils.logs import read_scalars
 from ..weights.zoo import ZOO
 from .compare import Comparison
@@ -399,11 +399,11 @@ def draw_table(table: Table, out_file: str) -> None:
     release's, and those of this project's finished runs.
     """
     number, rows = table.number, table.rows
-    plt = pyplot()
     methods = list(dict.fromkeys(row.method for row in rows if row.paper))
     if number == 4:  # one panel for all sizes of image, as in the paper
         methods = ['']
-    figure, axes = plt.subplots(len(methods), 2, figsize=(14, 5.5 * len(methods)), squeeze=False)
+    figure = new_figure((14, 5.5 * len(methods)))
+    axes = figure.subplots(len(methods), 2, squeeze=False)
     families = list(dict.fromkeys(_family(row.backbone) for row in rows))
     for panels, method in zip(axes, methods):
         chosen = [row for row in rows if method in (row.method, '') and row.weights == 'ImageNet-1K']
@@ -422,9 +422,10 @@ def draw_table(table: Table, out_file: str) -> None:
 
 
 def _draw_panel(axis, rows: Sequence[Row], families: Sequence[str], latency: str, metric: str) -> None:
+    from matplotlib import colormaps
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    colours = [c for i, c in enumerate(pyplot().get_cmap('tab20').colors) if i != 6]  # that red is Next-ViT's
+    colours = [c for i, c in enumerate(colormaps['tab20'].colors) if i != 6]  # that red is Next-ViT's
     for i, family in enumerate(families):  # in one colour in every panel
         points = sorted(
             (float(row.paper[latency]), float(row.paper[metric]), row.backbone)

@@ -1,17 +1,24 @@
 """What the tools share: flags, and errors of one line."""
 
 import argparse
+import collections.abc
+import dataclasses
+import io
 import os
 import sys
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, redirect_stderr
-from io import StringIO
+from typing import Any, TypeVar
 
 from mmengine.config import DictAction
 
 from ..errors import UserError
 from .processes import is_first, together
 from .silence import silence_python_warnings
+
+Options = TypeVar('Options')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +51,78 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def option(default: Any = dataclasses.MISSING, **keywords: Any) -> Any:
+    """A field of an options dataclass, of which :func:`add_options` makes an argument.
+
+    Args:
+        default: The field's default; a field without one is a positional argument.
+        keywords: What ``ArgumentParser.add_argument`` takes (``help``, ``choices``, ``metavar`` …), and ``flag``: the
+            flag's name where it is not the field's.
+    """
+    return dataclasses.field(default=default, metadata=keywords)
+
+
+def add_options(parser: argparse.ArgumentParser, options: type) -> None:
+    """Add an argument for each field of a dataclass made with :func:`option`; other fields are left out.
+
+    The annotation says what a flag takes: ``bool`` nothing (``--no-NAME`` where the default is True), ``dict``
+    KEY=VALUE pairs, a sequence one value or more, other types one value; ``| None`` changes nothing. A flag that is
+    not given is absent from the parsed arguments, so that the dataclass fills in its default
+    (:func:`take_options`). The help ends in the default, unless the help says it itself.
+    """
+    hints = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]  # typeshed has no type for "a dataclass"
+        if 'help' not in field.metadata:
+            continue
+        keywords = {**_argument(hints[field.name], field.default), **field.metadata}
+        flag = keywords.pop('flag', f'--{"no-" * (field.default is True)}{field.name.replace("_", "-")}')
+        if field.default is dataclasses.MISSING:
+            parser.add_argument(field.name, **keywords)
+        else:
+            keywords['help'] += _told_default(field.default, keywords['help'])
+            parser.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, **keywords)
+
+
+def take_options(options: type[Options], args: dict[str, Any], base: Options | None = None) -> Options:
+    """Take a dataclass's fields out of parsed arguments; those that are absent are of ``base``, or the defaults."""
+    names = [field.name for field in dataclasses.fields(options)]  # type: ignore[arg-type]  # as above
+    given = {name: args.pop(name) for name in names if name in args}
+    return options(**given) if base is None else dataclasses.replace(base, **given)  # type: ignore[type-var]
+
+
+def _argument(annotation: Any, default: Any) -> dict[str, Any]:
+    """What a field's type says about its argument."""
+    if isinstance(annotation, types.UnionType):  # X | None
+        annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    origin = typing.get_origin(annotation) or annotation
+    if origin is bool:
+        return dict(action='store_false' if default is True else 'store_true')
+    if issubclass(origin, Mapping):
+        return dict(nargs='+', action=DictAction, metavar='KEY=VALUE')
+    if issubclass(origin, collections.abc.Sequence) and origin is not str:
+        return dict(nargs='+', type=(typing.get_args(annotation) or (str,))[0])
+    return dict(type=origin)
+
+
+def _told_default(default: Any, help_text: str) -> str:
+    if default is None or isinstance(default, bool) or '(default' in help_text:
+        return ''
+    return f' (default: {" ".join(map(str, default)) if isinstance(default, (tuple, list)) else default})'
+
+
+def print_anywhere() -> None:
+    """Let stdout and stderr print ``?`` for what their encoding lacks: Windows' cp1252, of pipes, has no ``≥``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
+            stream.reconfigure(errors='replace')
+
+
 def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
     """Parse and run a tool; an error that the user can mend is printed as it is, with its exit status, which is 2."""
+    print_anywhere()  # the help, too
     try:
         # Wrong flags are the same in every process of a run: one says so.
-        with nullcontext() if is_first() else redirect_stderr(StringIO()):
+        with nullcontext() if is_first() else redirect_stderr(io.StringIO()):
             args = vars(parser.parse_args())
     except ValueError as error:  # from MMEngine's DictAction
         parser.error(f'--cfg-options takes KEY=VALUE … ({error})')

@@ -3,26 +3,37 @@
 from pathlib import Path
 
 from ..errors import UserError
+from .optional import need
 
 
-def pyplot():
-    """matplotlib's pyplot, drawing without a screen.
+def new_figure(figsize: tuple[float, float], layout: str | None = None):
+    """An empty figure of matplotlib's, in inches, with a canvas of its own.
+
+    pyplot is left alone: it would hold the figure, and a notebook's way of showing figures would change.
 
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError('drawing needs matplotlib: pip install matplotlib') from None
-    matplotlib.use('Agg')  # no screen
-    import matplotlib.pyplot as plt
+    check_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    return plt
+    figure = Figure(figsize=figsize, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def check_matplotlib() -> None:
+    """See that matplotlib is installed.
+
+    Raises:
+        UserError: It is not.
+    """
+    need('matplotlib', 'drawing')
 
 
 def save_figure(figure, out_file: str | Path, bottom: float = 0.0) -> None:
-    """Write a figure as PNG, its folder with it, and close it.
+    """Write a figure as PNG, its folder with it.
 
     A figure without a layout of its own is laid out tightly; ``bottom`` is the share that is then kept for a legend.
     """
@@ -35,8 +46,6 @@ def save_figure(figure, out_file: str | Path, bottom: float = 0.0) -> None:
         figure.savefig(out_file, dpi=110)
     except OSError as error:
         raise UserError(f'{out_file} cannot be written: {error.strerror}') from None
-    finally:
-        pyplot().close(figure)
 
 
 def check_png(out_file: str | Path) -> None:

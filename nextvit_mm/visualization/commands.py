@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 
 from ..errors import UserError
-from ..utils.figures import check_png, pyplot
+from ..utils.figures import check_matplotlib, check_png
 from ..utils.logs import quiet_log
 from . import cam, figures, hooks
 from .networks import Subject, load_beside, load_subject, read_config, settle_statistics, take_pictures
@@ -215,7 +215,7 @@ def _start(
         else Path(cfg.get('work_dir') or Path('work_dirs', Path(cfg.filename).stem)) / 'visualize' / f'{name}.png'
     )
     check_png(target)
-    pyplot()
+    check_matplotlib()
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..utils.figures import pyplot, save_figure
+from ..utils.figures import new_figure, save_figure
 from .spectrum import Shares
 
 PathLike = str | Path
@@ -71,22 +71,19 @@ class Explanation(NamedTuple):
 
 def draw_spectra(networks: Sequence[Depths], pictures: str, out_file: PathLike) -> None:
     """A row a network: the curves of its blocks, colored by depth, and a map of the plane for each stage."""
-    plt = pyplot()
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
     stages = max(len(network.stages) for network in networks)
     rows = len(networks)
-    figure, axes = plt.subplots(
-        rows,
-        stages + 1,
-        squeeze=False,
-        layout='constrained',
-        width_ratios=[1.9] + [1] * stages,
-        figsize=(5.0 + 2.45 * stages, 3.0 * rows + 0.5),
-    )
+    figure = new_figure((5.0 + 2.45 * stages, 3.0 * rows + 0.5), 'constrained')
+    axes = figure.subplots(rows, stages + 1, squeeze=False, width_ratios=[1.9] + [1] * stages)
     lowest = min(np.nanmin(curve) for network in networks for _, curve in network.blocks)
     highest = max(0.3, *(np.nanmax(curve) for network in networks for _, curve in network.blocks))
     darkest = min(np.nanpercentile(plane, 1) for network in networks for _, plane in network.stages)
     brightest = max(0.0, *(np.nanpercentile(plane, 99) for network in networks for _, plane in network.stages))
-    colors = plt.get_cmap('viridis')
+    colors = colormaps['viridis']
     for row, network in enumerate(networks):
         axis = axes[row, 0]
         count = len(network.blocks)
@@ -100,11 +97,7 @@ def draw_spectra(networks: Sequence[Depths], pictures: str, out_file: PathLike) 
         axis.grid(alpha=0.3)
         axis.set_title(_lines(network.title), fontsize=10.5, loc='left', fontweight='bold')
         bar = figure.colorbar(
-            plt.cm.ScalarMappable(plt.Normalize(1, max(count, 2)), colors),
-            ax=axis,
-            pad=0.02,
-            aspect=25,
-            ticks=[1, max(count, 2)],
+            ScalarMappable(Normalize(1, max(count, 2)), colors), ax=axis, pad=0.02, aspect=25, ticks=[1, max(count, 2)]
         )
         bar.set_label('block', labelpad=-6)
         for axis in axes[row, 1 + len(network.stages) :]:
@@ -125,12 +118,10 @@ def draw_branches(
     networks: Sequence[tuple[str, Sequence[Split]]], pictures: str, out_file: PathLike, columns: int = 4
 ) -> None:
     """Panels of the NTBs of each network: the curves of both branches, with their shares of high frequencies."""
-    plt = pyplot()
     rows = sum(-(-len(splits) // columns) for _, splits in networks)
     columns = min(columns, max(len(splits) for _, splits in networks))
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.6 * columns + 0.4, 4.3 * rows + 1.2), squeeze=False, layout='constrained'
-    )
+    figure = new_figure((3.6 * columns + 0.4, 4.3 * rows + 1.2), 'constrained')
+    axes = figure.subplots(rows, columns, squeeze=False)
     curves = [curve[1] for _, splits in networks for split in splits for curve in split[1:5] if curve is not None]
     lowest, highest = min(map(np.nanmin, curves)), max(map(np.nanmax, curves))
     styles = dict(
@@ -185,18 +176,16 @@ def draw_heat_maps(
     explanations: Sequence[Explanation], strides: dict[int, int], title: str, out_file: PathLike
 ) -> None:
     """A row a picture: the picture, and over it the heat map of each stage."""
-    plt = pyplot()
+    from matplotlib.cm import ScalarMappable
+
     stages = list(explanations[0].heats)
     rows, columns = len(explanations), len(stages) + 1
     height, width = explanations[0].picture.shape[:2]
     side = 2.9
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        squeeze=False,
-        layout='constrained',
-        figsize=(side * columns + 0.9, (side * min(max(height / width, 0.5), 1.6) + 0.45) * rows + 0.6),
+    figure = new_figure(
+        (side * columns + 0.9, (side * min(max(height / width, 0.5), 1.6) + 0.45) * rows + 0.6), 'constrained'
     )
+    axes = figure.subplots(rows, columns, squeeze=False)
     for row, (picture, what, heats, boxes, names, mask) in enumerate(explanations):
         for axis in axes[row]:
             axis.axis('off')
@@ -212,7 +201,7 @@ def draw_heat_maps(
             shown = axis.imshow(heats[stage], cmap='turbo', vmin=0, vmax=1, alpha=0.55)
             axis.set_title(f'stage {stage}, stride {strides[stage]}' if row == 0 else '', fontsize=10)
     figure.colorbar(
-        plt.cm.ScalarMappable(shown.norm, shown.cmap),
+        ScalarMappable(shown.norm, shown.cmap),
         ax=axes,
         fraction=0.02,
         pad=0.01,
@@ -235,17 +224,13 @@ def draw_features(
         out_file: The PNG.
         channels: How many of the strongest channels.
     """
-    plt = pyplot()
     rows, columns = len(stages), channels + 3
     height, width = picture.shape[:2]
     cell = 2.3
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        squeeze=False,
-        layout='constrained',
-        figsize=(cell * columns, (cell * min(max(height / width, 0.5), 1.6) + 0.25) * rows + 0.5),
+    figure = new_figure(
+        (cell * columns, (cell * min(max(height / width, 0.5), 1.6) + 0.25) * rows + 0.5), 'constrained'
     )
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis('off')
     for row, (stage, maps) in enumerate(stages.items()):
@@ -327,9 +312,10 @@ def _draw_plane(axis, plane: np.ndarray, darkest: float, brightest: float):
 
 
 def _draw_boxes(axis, boxes: np.ndarray, names: Sequence[str]) -> None:
-    plt = pyplot()
+    from matplotlib.patches import Rectangle
+
     for (x1, y1, x2, y2), name in zip(boxes, names):
-        axis.add_patch(plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor='#ffdd00', linewidth=1.8))
+        axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor='#ffdd00', linewidth=1.8))
         axis.text(
             x1,
             y1,

@@ -1,7 +1,7 @@
 import matplotlib.image
 import numpy as np
 
-from nextvit_mm.utils.figures import pyplot
+from nextvit_mm.utils.figures import new_figure
 from nextvit_mm.visualization import figures
 
 
@@ -34,9 +34,8 @@ def test_strong_channels_differ_over_the_map():
 
 
 def test_planes_are_symmetric_about_the_zero_frequency(tmp_path):
-    plt = pyplot()
     for side in (4, 5):
-        figure, axis = plt.subplots()
+        axis = new_figure((4, 4)).subplots()
         plane = np.arange(side * side, dtype=float).reshape(side, side)
         image = figures._draw_plane(axis, plane, -1, 0)
         shown = image.get_array()
@@ -44,7 +43,6 @@ def test_planes_are_symmetric_about_the_zero_frequency(tmp_path):
         assert shown.shape == (5, 5) and left == -right and bottom == -top
         # The middle of the drawn cells is the zero frequency, [side // 2, side // 2].
         assert shown[2, 2] == plane[side // 2, side // 2]
-        plt.close(figure)
 
 
 def test_amplitudes_above_the_zero_frequency_are_not_cut_off(tmp_path, monkeypatch):
@@ -60,7 +58,6 @@ def test_amplitudes_above_the_zero_frequency_are_not_cut_off(tmp_path, monkeypat
     assert axes[0].get_ylim()[1] > 2 and axes[0].get_ylim()[0] < -1
     low, high = next(image for axis in axes for image in axis.get_images()).get_clim()
     assert low < -1.5 and high > 1.3
-    pyplot().close(figures[0])
 
 
 def test_heat_is_drawn_where_it_is(tmp_path):
