@@ -1,13 +1,15 @@
 """Kill a training again and again, fill its disk, and see what is lost: ``python benchmarks/chaos.py --kills 30``
 
-The runs are those of a user: tools/train.py in processes of its own, the demo's classifier with Next-ViT-S, a
-checkpoint after every iteration and one kept. Every second kill comes while a checkpoint is being written, the others
-at random moments. At the end the weights are held against those of a run that nothing disturbed. The full disk is a
-small tmpfs, where this user may mount one.
+The runs are the demo's classifier with Next-ViT-S, a checkpoint after every iteration and one kept. Every second kill
+comes while a checkpoint is being written, the others at random moments. At the end the weights are held against those
+of a run that nothing disturbed. The full disk is a small tmpfs, where this user may mount one. A run in one process is
+forked from this one, so that the seconds to go on leave out Python's imports; with ``--processes`` it is
+tools/dist_train.sh.
 """
 
 import argparse
 import datetime
+import multiprocessing
 import os
 import platform
 import random
@@ -21,9 +23,14 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import mmpretrain.datasets
+import mmpretrain.evaluation
+import mmpretrain.models  # noqa: F401  (what the forked runs need, once)
 import torch
 
 from nextvit_mm.demo import DigitClassesConfig, make_digit_classes
+from nextvit_mm.errors import UserError
+from nextvit_mm.training.launch import train
 
 ROOT = Path(__file__).resolve().parent.parent
 ITERATION = re.compile(r'Iter\(train\) *\[ *(\d+)/')
@@ -66,23 +73,28 @@ class Tally:
 
 
 class Run:
-    """tools/train.py on a work dir, in ``processes`` processes."""
+    """A training with ``--resume`` on a work dir, in ``processes`` processes of a session of their own."""
 
     def __init__(self, config: Path, work_dir: Path, processes: int) -> None:
         self.work_dir, self.start = work_dir, time.monotonic()
-        self.log = work_dir.parent / f'{work_dir.name}.log'
+        self.log = config.parent / f'{work_dir.name}.log'  # not on the disk that is filled
         self.before = self.log.stat().st_size if self.log.is_file() else 0
-        flags = [str(config)] + ([str(processes)] if processes > 1 else [])
-        tool = ['bash', str(ROOT / 'tools' / 'dist_train.sh')] if processes > 1 else [sys.executable, 'tools/train.py']
-        with open(self.log, 'a') as log:
-            self.process = subprocess.Popen(
-                [*tool, *flags, '--work-dir', str(work_dir), '--resume'],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, 'PYTHON': sys.executable},
-                start_new_session=True,
-            )
+        if processes > 1:
+            command = ['bash', str(ROOT / 'tools' / 'dist_train.sh'), str(config), str(processes)]
+            with open(self.log, 'a') as log:
+                self.process = subprocess.Popen(
+                    [*command, '--work-dir', str(work_dir), '--resume'],
+                    cwd=ROOT,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, 'PYTHON': sys.executable},
+                    start_new_session=True,
+                )
+            self.pid, self.wait, self.alive = self.process.pid, self.process.wait, lambda: self.process.poll() is None
+        else:
+            child = multiprocessing.get_context('fork').Process(target=_train, args=(config, work_dir, self.log))
+            child.start()
+            self.process, self.pid, self.alive = child, child.pid, child.is_alive
 
     def text(self) -> str:
         with open(self.log, encoding='utf-8', errors='replace') as log:
@@ -92,8 +104,9 @@ class Run:
     def iterations(self) -> list[int]:
         return [int(found) for found in ITERATION.findall(self.text())]
 
-    def alive(self) -> bool:
-        return self.process.poll() is None
+    def wait(self) -> int:
+        self.process.join()
+        return self.process.exitcode
 
     def wait_for_iteration(self) -> float:
         while self.alive() and not self.iterations():
@@ -107,8 +120,22 @@ class Run:
     def kill(self) -> None:
         """The processes of this run's own session, and nothing else."""
         if self.alive():
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+
+
+def _train(config: Path, work_dir: Path, log: Path) -> None:
+    os.setsid()
+    with open(log, 'a') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        train(str(config), work_dir=str(work_dir), resume='auto')
+    except UserError as error:
+        print(error, flush=True)
+        os._exit(error.status)
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def kept_iteration(work_dir: Path) -> int:
@@ -143,7 +170,7 @@ def kill_often(config: Path, folder: Path, args: argparse.Namespace, tallies: di
                 else:
                     time.sleep(rng.uniform(0, args.longest))
             else:
-                run.process.wait()
+                run.wait()
             finished = not run.alive()
             reached = run.iterations()
             run.kill()
@@ -173,12 +200,12 @@ def fill_disk(config: Path, folder: Path, size: int) -> None:
         return
     try:
         run = Run(config, mount / 'w', 1)
-        status = run.process.wait()
+        status = run.wait()
         last = [line for line in run.text().splitlines() if line.strip()][-1]
         kept, parts = kept_iteration(mount / 'w'), len(list((mount / 'w').glob('.*.part')))
         print(f'full disk of {megabytes} MB: status {status}, kept iteration {kept}, {parts} partial files; {last}')
         subprocess.run(['mount', '-o', f'remount,size={3 * megabytes}m', str(mount)], check=True)
-        status = Run(config, mount / 'w', 1).process.wait()
+        status = Run(config, mount / 'w', 1).wait()
         final = max((mount / 'w').glob('iter_*.pth'))
         equal, difference = same(final, folder / 'whole.pth')
         print(f'with more room: status {status}, {final.name}, bit for bit {equal}, difference {difference:.3g}')
@@ -202,7 +229,7 @@ def main() -> None:
     base = ROOT / 'configs' / 'demo' / 'nextvit_s_digits.py'
     config.write_text(CONFIG.format(base=base, iterations=args.iterations, data=folder / 'data'))
     whole = Run(config, folder / 'whole', args.processes)
-    if whole.process.wait():
+    if whole.wait():
         sys.exit(whole.text()[-2000:])
     (folder / 'whole' / f'iter_{args.iterations}.pth').replace(folder / 'whole.pth')
     tallies = {name: Tally() for name in ('while a checkpoint is written', 'at a random moment')}

@@ -16,6 +16,7 @@ from ..weights.models import load_to_start_from, unwrap_model
 from . import distributed
 from .changes import Change
 from .console import Console
+from .files import is_full
 from .pictures import STOP, PicturesHook
 from .progress import ConsoleHook
 from .resuming import GoOnHook, Point, check_data_is_same, go_on_exactly
@@ -65,7 +66,7 @@ def run_training(cfg: Config, start: Start) -> Runner:
         runner = build_runner(cfg)
         if isinstance(runner, Runner):
             _guard(runner, cfg, start, asked)
-        with _clear_errors(runner.model):
+        with clear_errors(runner.model, cfg.work_dir):
             runner.train()
     return runner
 
@@ -89,7 +90,7 @@ def _guard(runner: Runner, cfg: Config, start: Start, asked: dict[str, str]) -> 
 
 
 @contextlib.contextmanager
-def _clear_errors(model: nn.Module) -> Iterator[None]:
+def clear_errors(model: nn.Module, work_dir: str) -> Iterator[None]:
     """What the libraries raise in the middle of training and a user can mend, as one line."""
     try:
         yield
@@ -97,6 +98,13 @@ def _clear_errors(model: nn.Module) -> Iterator[None]:
         if 'more than 1 value per channel' not in str(error):
             raise
         raise UserError(_too_small_a_batch(error, model)) from None
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise UserError(
+            f'no room for what the run writes: {error.filename or work_dir}: {error.strerror}. Its checkpoints are '
+            'whole. Make room, and go on with --resume'
+        ) from None
     except Exception as error:
         if 'Cannot find valid image' not in str(error):
             raise

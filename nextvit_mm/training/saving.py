@@ -1,6 +1,5 @@
 """Checkpoints that are whole or not there at all."""
 
-import errno
 import functools
 import os
 import shutil
@@ -8,20 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import is_main_process
-from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..errors import UserError
 from ..weights.models import unwrap_model
+from .files import PART, count_bytes, flush, is_full, is_local, write_whole
 from .randomness import gather_states, own_state, restore_states, set_own_state
 
-PART = '.part'  # how a file ends that is still being written
 POINTER = 'last_checkpoint'  # MMEngine's name
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @HOOKS.register_module()
@@ -39,6 +35,10 @@ class WholeCheckpointHook(CheckpointHook):
     Raises:
         UserError: The disk is full; or the weights are not finite, and saving them would replace good ones.
     """
+
+    file_backend: Any
+    best_ckpt_path: str | None
+    best_ckpt_path_dict: dict[str, str | None]
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -247,57 +247,3 @@ def check_weights(runner: Runner, last: str) -> None:
             f'{len(wrong)} of {len(state)} tensors of the model are not finite, the first is {wrong[0]}. They are not '
             f'saved. {last}. Lower the rate, or clip gradients'
         )
-
-
-def is_local(path: str, backend_args: dict | None = None) -> bool:
-    """Whether MMEngine writes a path to a disk of this machine."""
-    return isinstance(get_file_backend(path, backend_args=backend_args), LocalBackend)
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether an error of writing is that of a full disk, from the system or as torch words it."""
-    if isinstance(error, OSError):
-        return error.errno in FULL
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ('PytorchStreamWriter failed writing', 'No space left', 'unexpected pos')
-    )
-
-
-def count_bytes(value: Any) -> int:
-    """Bytes of all tensors in nested containers; a storage that several share is counted once."""
-    storages: dict[int, int] = {}
-
-    def visit(item: Any) -> None:
-        if isinstance(item, torch.Tensor):
-            storage = item.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-        elif isinstance(item, dict):
-            for inner in item.values():
-                visit(inner)
-        elif isinstance(item, (list, tuple)):
-            for inner in item:
-                visit(inner)
-
-    visit(value)
-    return sum(storages.values())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a small file in one step."""
-    part = path.with_name(f'.{path.name}{PART}')
-    part.write_text(text)
-    flush(part)
-    os.replace(part, path)
-    flush(path.parent)
-
-
-def flush(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, on the disk and not only in memory."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some file systems have none for folders
-            raise
-    finally:
-        os.close(handle)

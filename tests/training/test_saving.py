@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmengine.fileio import LocalBackend
 
 from nextvit_mm.errors import UserError
 from nextvit_mm.training import saving
+from nextvit_mm.training.run import clear_errors
 
 from .runs import ITERATIONS, run, run_apart, same, write_config
 
@@ -103,6 +105,14 @@ def test_which_errors_are_a_full_disk(error, full):
     assert saving.is_full(error) is full
 
 
+def test_a_disk_that_a_log_fills_is_one_line_too():
+    told = pytest.raises(UserError, match='no room for what the run writes: w: No space left')
+    with told, clear_errors(torch.nn.Identity(), 'w'):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    with pytest.raises(PermissionError), clear_errors(torch.nn.Identity(), 'w'):
+        raise PermissionError(errno.EACCES, 'Permission denied')
+
+
 def test_a_better_checkpoint_is_whole_before_the_best_so_far_goes(tmp_path, monkeypatch):
     """Also in a folder that is a copy: the original's files stay."""
     from mmpretrain.evaluation import Accuracy
@@ -123,8 +133,6 @@ def test_a_better_checkpoint_is_whole_before_the_best_so_far_goes(tmp_path, monk
     best = 'best_accuracy_top1_epoch_{}.pth'.format
     assert (best(2), {best(1), 'epoch_2.pth'}) in there and ('epoch_2.pth', {best(1), 'epoch_1.pth'}) in there
     assert {path.name for path in (tmp_path / 'w').glob('*.pth')} == {best(2), 'epoch_2.pth'}
-
-    import shutil
 
     shutil.copytree(tmp_path / 'w', tmp_path / 'copy')
     run(config, tmp_path / 'copy', resume='auto', cfg_options={'train_cfg.max_epochs': 3})
