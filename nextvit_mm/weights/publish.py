@@ -113,7 +113,7 @@ def push_to_hub(path: Path, repo: str, meta: Mapping[str, Any], private: bool = 
         CommitOperationAdd('README.md', write_card(repo, path.name, meta).encode()),
     ]
     try:
-        api.create_repo(repo, private=private, exist_ok=True)
+        api.create_repo(repo, private=private or None, exist_ok=True)  # None: as the owner has it by default
         return str(api.create_commit(repo, operations, commit_message=f'{path.name}, by nextvit_mm').commit_url)
     except Exception as error:  # whatever the client or the network raises, the remedy is the same
         lines = str(error).strip().splitlines()

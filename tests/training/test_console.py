@@ -90,7 +90,9 @@ def test_warnings_errors_and_own_words_reach_the_console_and_others_do_not(capsy
 
 def test_a_bar_on_a_terminal_keeps_what_is_said_above_it():
     console = Console()
-    console.screen = Screen(file=io.StringIO(), force_terminal=True, width=90, color_system=None)
+    console.screen = Screen(
+        file=io.StringIO(), force_terminal=True, width=90, color_system=None, _environ={'TERM': 'xterm'}
+    )
     with console:
         console.advance('training', 1, 4, 'loss 1.5')
         console.say('said')
@@ -109,7 +111,7 @@ def test_a_bar_on_a_terminal_keeps_what_is_said_above_it():
     [
         (
             {'coco/bbox_mAP': 0.5, 'coco/bbox_mAP_l': -1.0, 'coco/segm_mAP': 0.25, 'coco/bbox_mAP_copypaste': '0.5 0'},
-            ['         mAP   mAP_l', '  bbox   0.500       -', '  segm   0.250        '],
+            ['           mAP   mAP_l', '  bbox   0.500       -', '  segm   0.250        '],
         ),
         ({'aAcc': 95.0, 'mIoU': 62.5}, ['      aAcc    mIoU', '     95.00   62.50']),
         ({}, ['no metrics']),
