@@ -8,7 +8,7 @@ from nextvit_mm.demo import DigitClassesConfig, DigitsConfig, make_digit_classes
 from nextvit_mm.demo.digit_classes import _in_turn, draw_labelled
 from nextvit_mm.demo.digits import load_split
 
-from ..conftest import ROOT, run_tool
+from ..conftest import ROOT, call_tool
 from .test_digits import digest
 
 SMALL = DigitClassesConfig(train=25, val=12, size=32)
@@ -77,7 +77,7 @@ def test_the_other_layouts_are_what_they_were(tmp_path):
 
 def test_all_layouts_from_the_command_line(tmp_path):
     for said in ('made', 'already there'):
-        result = run_tool(ROOT / 'tools' / 'make_digits.py', tmp_path / 'd', '--train', 2, '--val', 2)
+        result = call_tool(ROOT / 'tools' / 'make_digits.py', tmp_path / 'd', '--train', 2, '--val', 2)
         assert said in result.stdout
     assert sorted(path.name for path in (tmp_path / 'd').iterdir()) == ['ade', 'coco', 'digits.json', 'imagenet']
     assert len(list((tmp_path / 'd' / 'imagenet' / 'val').rglob('*.jpg'))) == 360

@@ -10,7 +10,7 @@ from nextvit_mm.demo import DigitsConfig
 from nextvit_mm.errors import UserError
 from nextvit_mm.reproduction import ablation
 
-from ..conftest import ROOT, run_tool
+from ..conftest import ROOT, call_tool
 
 pytest.importorskip('mmpretrain')
 
@@ -139,12 +139,12 @@ def test_rows_train_on_the_demo_data(digits, tmp_path, capsys):
 
 def test_the_tool(tmp_path):
     out = tmp_path / 'table9.md'
-    run_tool(ROOT / 'tools' / 'reproduce.py', '--table', '9', '--format', 'markdown', '--out', out)
+    call_tool(ROOT / 'tools' / 'reproduce.py', '--table', '9', '--format', 'markdown', '--out', out)
     text = out.read_text()
     assert text.count('\n| ') == 4 and 'were not legible' in text
     for arguments, message in (
         (['--table', '9', '--plot', 'x.png'], '--plot is for tables 4, 5, 6'),
         (['--table', '4', '--latency'], '--latency is for tables 1, 2, 7, 8, 9'),
     ):
-        result = run_tool(ROOT / 'tools' / 'reproduce.py', *arguments, check=False)
+        result = call_tool(ROOT / 'tools' / 'reproduce.py', *arguments, check=False)
         assert result.returncode == 2 and message in result.stderr

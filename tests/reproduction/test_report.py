@@ -10,7 +10,7 @@ from nextvit_mm.published import load_run
 from nextvit_mm.reproduction.compare import Comparison
 from nextvit_mm.reproduction.report import RunReport, compare_run
 
-from ..conftest import ROOT, run_tool
+from ..conftest import ROOT, call_tool
 
 
 def write_run(work_dir, name, until=1.0, scale=1.0, factor=1.0, interval=50, comparison=True, torn=False):
@@ -75,7 +75,7 @@ def test_a_run_outside_the_band(tmp_path, capsys):
 @pytest.mark.parametrize('name', ['mask_rcnn_3x_nextvit_base', 'upernet_160k_nextvit_small'])
 def test_table_and_picture_from_the_command_line(name, tmp_path):
     write_run(tmp_path / 'run', name, until=0.5, factor=1.03)
-    result = run_tool(ROOT / 'tools' / 'compare_run.py', tmp_path / 'run', '--out', tmp_path / 'out.png')
+    result = call_tool(ROOT / 'tools' / 'compare_run.py', tmp_path / 'run', '--out', tmp_path / 'out.png')
     assert f'beside {name}' in ' '.join(result.stdout.split()) and 'inside' in result.stdout
     assert matplotlib.image.imread(tmp_path / 'out.png').std() > 0.02
 
@@ -109,14 +109,14 @@ def test_other_runs_are_refused(tmp_path):
 
 
 def test_a_folder_without_a_log(tmp_path):
-    result = run_tool(ROOT / 'tools' / 'compare_run.py', tmp_path, check=False)
+    result = call_tool(ROOT / 'tools' / 'compare_run.py', tmp_path, check=False)
     assert result.returncode == 2 and 'holds no log' in result.stderr and 'Traceback' not in result.stderr
 
 
 @pytest.mark.parametrize('scale', ['0', '-1', 'nan'])
 def test_a_scale_that_makes_no_sense(scale, tmp_path):
     write_run(tmp_path, 'fpn_80k_nextvit_small')
-    result = run_tool(ROOT / 'tools' / 'compare_run.py', tmp_path, '--scale', scale, check=False)
+    result = call_tool(ROOT / 'tools' / 'compare_run.py', tmp_path, '--scale', scale, check=False)
     assert result.returncode == 2 and 'must be more than 0' in result.stderr
 
 

@@ -11,7 +11,7 @@ from nextvit_mm.errors import UserError
 from nextvit_mm.reproduction.compare import Comparison
 from nextvit_mm.reproduction.tables import draw_table, make_table, print_table
 
-from ..conftest import ROOT, run_tool
+from ..conftest import ROOT, call_tool
 from .test_report import write_run
 
 pytest.importorskip('mmdet')
@@ -101,7 +101,7 @@ def test_runs_are_found_and_measured_up(tmp_path):
 def test_detection_from_the_command_line(tmp_path):
     write_run(tmp_path / 'runs' / 'det', 'mask_rcnn_3x_nextvit_large')
     write_config(tmp_path / 'runs' / 'det', 'mask_rcnn_3x_nextvit_large')
-    run_tool(
+    call_tool(
         ROOT / 'tools' / 'reproduce.py',
         '--table',
         6,
@@ -166,7 +166,7 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
 
 @pytest.mark.parametrize('flags, words', [(['--plot', 'x.pdf'], 'PNG'), (['--out', '/proc/x'], '/proc/x cannot be')])
 def test_what_cannot_be_written(flags, words, tmp_path):
-    result = run_tool(
+    result = call_tool(
         ROOT / 'tools' / 'reproduce.py', '--table', 6, *flags, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT)
     )
     assert result.returncode == 2 and words in result.stderr and 'Traceback' not in result.stderr
