@@ -44,6 +44,9 @@ TINY = dict(
 )
 
 
+WIDTHS = [32, 64, 128, 128]  # of its stages
+
+
 @cache
 def _config(path: Path) -> Config:
     return Config.fromfile(path)
@@ -95,6 +98,66 @@ def fit_norms(model: torch.nn.Module, pictures: torch.Tensor) -> torch.nn.Module
     with torch.no_grad():
         model.train()(pictures)
     return model.eval()
+
+
+def shrink(config: Config, backbone: bool = True) -> Config:
+    """Give a config's model, in place, the smallest backbone and heads of a few channels; all else stays.
+
+    Args:
+        config: Of Mask R-CNN, Semantic FPN, UperNet or a classifier.
+        backbone: Whether the backbone is made small too; without it, for tests of files of a published size.
+    """
+    model = config.model
+    if backbone:
+        model.backbone.arch = TINY
+    if model.type == 'MaskRCNN':
+        model.rpn_head.update(in_channels=32, feat_channels=32)
+        for name in ('bbox_roi_extractor', 'mask_roi_extractor'):
+            model.roi_head[name].out_channels = 32
+        model.roi_head.bbox_head.update(in_channels=32, fc_out_channels=64)
+        model.roi_head.mask_head.update(in_channels=32, conv_out_channels=32)
+    elif 'neck' in model and model.neck.type == 'FPN':
+        model.decode_head.update(in_channels=[32] * 4, channels=32)
+    elif 'auxiliary_head' in model:
+        model.decode_head.update(channels=32)
+        model.auxiliary_head.update(channels=16)
+    if 'neck' in model and model.neck.type == 'FPN':
+        model.neck.out_channels = 32
+    if not backbone:
+        return config
+    if 'neck' in model and model.neck.type == 'FPN':
+        model.neck.in_channels = WIDTHS
+    elif 'auxiliary_head' in model:
+        model.decode_head.in_channels = WIDTHS
+        model.auxiliary_head.in_channels = WIDTHS[2]
+    else:
+        model.head.in_channels = WIDTHS[3]
+    return config
+
+
+def write_small(source: str | Path, folder: Path, backbone: bool = True) -> str:
+    """The file of a config under the same name, with the model that :func:`shrink` leaves of it."""
+    path = folder / Path(source).name
+    shrink(load_config(source), backbone).dump(path)
+    return str(path)
+
+
+def empty(build, *args, **kwargs) -> torch.nn.Module:
+    """A model whose weights nobody has filled in, for tests that load all of them: filling takes the most time."""
+    with torch.device('meta'):
+        model = build(*args, **kwargs)
+    return model.to_empty(device='cpu')
+
+
+def hollow(state_dict: dict) -> dict:
+    """The same names, shapes and types, of zeros that share one number: a file of kilobytes instead of 100 MB."""
+    return {k: torch.zeros((), dtype=v.dtype).expand(v.shape) for k, v in state_dict.items()}
+
+
+def published_names(arch: str) -> dict:
+    """The state dict of a backbone of a published size, hollow."""
+    with torch.device('meta'):
+        return hollow(NextViT(arch).state_dict())
 
 
 def tiny(**kwargs) -> NextViT:
@@ -163,3 +226,14 @@ def digits(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('data') / 'digits'
     make_digits(folder, DigitsConfig(train=8, val=4, size=64))
     return folder
+
+
+@pytest.fixture(scope='module')
+def small_kernels():
+    """The machine's limit by products of a millionth of the work: a second a call in bfloat16 on one core otherwise."""
+    from nextvit_mm.benchmark import machine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, 'GEMM', 32)
+        patch.setattr(machine, 'CONV', dict(batch=1, channels=16, side=8))
+        yield

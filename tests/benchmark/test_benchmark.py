@@ -14,6 +14,7 @@ from nextvit_mm.benchmark.rounds import Result, Timer, parse_shape, shape_name
 from nextvit_mm.benchmark.training import measure_training
 from nextvit_mm.errors import UserError
 
+pytestmark = pytest.mark.usefixtures('small_kernels')
 REFERENCE = 'timm:nextvit_small/eager/fp32'
 MACHINE = dict(describe_machine())
 
@@ -30,17 +31,8 @@ def made_up(*rows, reference=None, limits=None, shapes=('8x224',)):
     return result
 
 
-@pytest.fixture(scope='module', autouse=True)
-def small_kernels():
-    """The machine's limit by products of a millionth of the work: a second a call in bfloat16 on one core otherwise."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, 'GEMM', 32)
-        patch.setattr(machine, 'CONV', dict(batch=1, channels=16, side=8))
-        yield
-
-
 @pytest.fixture(scope='module')
-def measured():
+def measured(small_kernels):
     """Ours and timm's at 64 × 64, one round."""
     return measure_latency(
         ['nextvit_s', 'timm:nextvit_small'],

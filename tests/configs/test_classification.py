@@ -51,6 +51,16 @@ def build(cfg):
     return MODELS.build(cfg.model)
 
 
+def without_values(cfg):
+    """The model on the meta device, and an optimizer that takes it."""
+    use_the_cpu_well(cfg)
+    cfg.optim_wrapper.optimizer.pop('fused', None)
+    cfg.model.backbone.init_cfg = None
+    with torch.device('meta'):
+        model = build(cfg)
+    return model, build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+
+
 def test_there_is_a_config_of_every_row():
     assert len(RECIPES) == len(EVALUATIONS) == 6 and {parts(path) for path in RECIPES} == {
         (size, side) for size in SIZES.values() for side in (224, 384)} == {parts(path) for path in EVALUATIONS}
@@ -108,16 +118,14 @@ def groups(optimizer):
 @pytest.mark.parametrize('config', **names(RECIPES))
 def test_weight_decay_is_that_of_timms_rule(config):
     cfg = load_config(config)
-    use_the_cpu_well(cfg)
-    cfg.model.backbone.init_cfg = None
-    model = build(cfg)
-    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    model, optimizer = without_values(cfg)
     decay = 0.1 if parts(config)[1] == 224 else 1e-8
     theirs = groups(torch.optim.AdamW(param_groups_weight_decay(model, weight_decay=decay)))
     ours = groups(optimizer)
     assert ours == theirs and set(ours.values()) == {0.0, decay} and len(ours) == len(list(model.parameters()))
     # timm's own network has as many of both kinds.
-    reference = timm.create_model(f'nextvit_{parts(config)[0]}', pretrained=False)
+    with torch.device('meta'):
+        reference = timm.create_model(f'nextvit_{parts(config)[0]}', pretrained=False)
     assert sorted(len(group['params']) for group in param_groups_weight_decay(reference, weight_decay=decay)) == sorted(
         list(ours.values()).count(value) for value in (0.0, decay))
     assert optimizer.defaults['betas'] == (0.9, 0.999) and optimizer.defaults['eps'] == 1e-8
@@ -127,10 +135,9 @@ def test_weight_decay_is_that_of_timms_rule(config):
 def test_the_check_of_weight_decay_notices_a_change(key):
     cfg = load_config(FOLDER / 'nextvit_s_224.py')
     del cfg.optim_wrapper.paramwise_cfg['flat_decay_mult'], cfg.optim_wrapper.paramwise_cfg[key]
-    use_the_cpu_well(cfg)
-    model = build(cfg)
+    model, optimizer = without_values(cfg)
     theirs = groups(torch.optim.AdamW(param_groups_weight_decay(model, weight_decay=0.1)))
-    assert groups(build_optim_wrapper(model, cfg.optim_wrapper).optimizer) != theirs
+    assert groups(optimizer) != theirs
 
 
 # --- everything else of the recipe --------------------------------------------------------------------------------
@@ -237,11 +244,11 @@ def test_the_classifier_starts_as_the_authors():
 
 @pytest.mark.parametrize('config', **names([*CONFIGS, DEMO]))
 def test_a_training_step_and_a_test_step(config):
-    """On a whole network; B and L, whose blocks are the same, with one group of each kind."""
+    """On one whole network; the others, whose blocks are the same, with one group of each kind."""
     from mmpretrain.structures import DataSample
     cfg = load_config(config)
     use_the_cpu_well(cfg)
-    if cfg.model.backbone.arch != 'small':
+    if config.stem != 'nextvit_s_224':
         cfg.model.backbone.arch, cfg.model.head.in_channels = TINY, 128
     model = build(cfg)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)

@@ -1,4 +1,8 @@
-"""Every published recipe, from the file as shipped: it builds, trains and tests a step, and is what was published."""
+"""Every published recipe, from the file as shipped: it builds, trains and tests a step, and is what was published.
+
+One recipe of each kind takes its steps at its real size, the others with a small network. That every recipe's widths
+fit one another is seen on the meta device, as are the rules that go by parameters' names.
+"""
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +13,12 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nextvit_mm.benchmark.complexity import count_complexity
 from nextvit_mm.training.cpu import use_the_cpu_well
 from nextvit_mm.training.config import train_from_scratch
 from nextvit_mm.published import load_run
 
-from ..conftest import DETECTOR, RECIPES, ROOT, load_config
+from ..conftest import DETECTOR, RECIPES, ROOT, load_config, shrink
 
 # Classifiers are in test_classification.py.
 CONFIGS = RECIPES + [path for path in sorted((ROOT / 'configs' / 'demo').glob('*.py'))
@@ -25,22 +30,12 @@ def size_of(config: Path) -> str:
     return SIZES[config.stem.split('nextvit_')[1][0]]
 
 
-@pytest.fixture(scope='module', params=CONFIGS, ids=lambda p: p.stem)
-def built(request):
-    """A config and its model; the weights that it would start from are not here."""
-    pytest.importorskip('mmdet')
-    pytest.importorskip('mmseg')
-    cfg = load_config(request.param)
+def without_values(cfg: Config) -> torch.nn.Module:
+    """The model at its real size, on the meta device."""
     init_default_scope(cfg.default_scope)
     cfg.model.backbone.init_cfg = None
-    use_the_cpu_well(cfg)
-    model = MODELS.build(cfg.model)
-    return request.param, cfg, model
-
-
-@pytest.fixture(scope='module')
-def optim_wrapper(built):
-    return build_optim_wrapper(built[2], built[1].optim_wrapper)
+    with torch.device('meta'):
+        return MODELS.build(cfg.model)
 
 
 def batch(cfg: Config) -> dict:
@@ -60,8 +55,22 @@ def batch(cfg: Config) -> dict:
     return dict(inputs=[torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(2)], data_samples=samples)
 
 
-def test_a_training_step_and_a_test_step(built, optim_wrapper):
-    _, cfg, model = built
+WHOLE = ('mask_rcnn_nextvit_s_1x', 'semantic_fpn_nextvit_s_80k', 'upernet_nextvit_s_160k')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda p: p.stem)
+def test_a_training_step_and_a_test_step(config):
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmseg')
+    cfg = load_config(config)
+    if config.stem not in WHOLE:
+        shrink(cfg)
+    init_default_scope(cfg.default_scope)
+    cfg.model.backbone.init_cfg = None  # the weights that it would start from are not here
+    use_the_cpu_well(cfg)
+    model = MODELS.build(cfg.model)
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     if cfg.default_scope == 'mmseg':
         model.data_preprocessor.size = (64, 64)  # what the crops of 512×512 would be padded to
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -80,6 +89,19 @@ def test_a_training_step_and_a_test_step(built, optim_wrapper):
         assert results[0].pred_instances.masks.shape[1:] == (64, 64)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda p: p.stem)
+def test_the_widths_fit_one_another(config):
+    """The network at its real size on a picture's shape; a head that only trains is not run, and counted by hand."""
+    cfg = load_config(config)
+    counted = count_complexity(cfg, (64, 64))
+    assert counted.flops > 0 and set(counted.not_run) <= {'auxiliary_head'}
+    if 'auxiliary_head' in counted.not_run:
+        model = without_values(cfg)
+        maps = model.backbone.eval()(torch.empty(1, 3, 64, 64, device='meta'))
+        assert model.auxiliary_head.eval()(maps).shape == (1, cfg.model.auxiliary_head.num_classes, 4, 4)
+
+
 def check_weight_decay(model, optim_wrapper, usual, exempt):
     """Every parameter has the decay ``usual``, or ``exempt`` if it belongs to a BN."""
     decays = {id(p): g['weight_decay'] for g in optim_wrapper.optimizer.param_groups for p in g['params']}
@@ -96,12 +118,15 @@ def check_weight_decay(model, optim_wrapper, usual, exempt):
 DECAYS = dict(mask=(0.05, 0.0), semantic=(1e-4, 1e-4), upernet=(0.01, 0.0))
 
 
-def test_weight_decay(built, optim_wrapper):
+@pytest.mark.slow
+@pytest.mark.parametrize('config', RECIPES, ids=lambda p: p.stem)
+def test_weight_decay(config):
     """Semantic FPN decays everything; elsewhere what the release exempts by name is just what belongs to a BN."""
-    config, _, model = built
-    if config not in RECIPES:
-        pytest.skip('a demo')
-    check_weight_decay(model, optim_wrapper, *DECAYS[config.stem.split('_')[0]])
+    cfg = load_config(config)
+    model = without_values(cfg)
+    use_the_cpu_well(cfg)
+    cfg.optim_wrapper.optimizer.pop('fused', None)  # which there is not on the meta device
+    check_weight_decay(model, build_optim_wrapper(model, cfg.optim_wrapper), *DECAYS[config.stem.split('_')[0]])
 
 
 @pytest.mark.parametrize('change', [dict(paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.0)})),
@@ -111,9 +136,7 @@ def test_the_check_of_weight_decay_notices_a_change(change):
     """Without 'bn' the heads' norms decay, which lie in ConvModules under that name."""
     pytest.importorskip('mmseg')
     cfg = load_config(ROOT / 'configs' / 'segmentation' / 'upernet_nextvit_s_160k.py')
-    init_default_scope('mmseg')
-    cfg.model.backbone.init_cfg = None
-    model = MODELS.build(cfg.model)
+    model = without_values(cfg)
     for key, value in change.items():
         cfg.optim_wrapper[key] = value  # update() would merge
     with pytest.raises(AssertionError):
@@ -214,7 +237,6 @@ def test_crops_of_512_and_the_scales_of_the_multi_scale_test(digits):
 def test_without_pretrained_weights_everything_trains():
     cfg = load_config(DETECTOR)
     train_from_scratch(cfg)
-    init_default_scope('mmdet')
-    model = MODELS.build(cfg.model).train()
+    model = without_values(cfg).train()
     assert all(p.requires_grad for p in model.backbone.parameters())
     assert model.backbone.stem[0].norm.training

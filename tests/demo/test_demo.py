@@ -1,13 +1,14 @@
+"""The demo from nothing to its pictures, with a small network in the place of Next-ViT-S."""
+
 import matplotlib.image
 import pytest
 import torch
 
-from nextvit_mm import NextViT
 from nextvit_mm.demo import DigitClassesConfig, DigitsConfig
 from nextvit_mm.demo.demo import run_demo
 from nextvit_mm.errors import UserError
 
-from ..conftest import DEMO, ROOT, randomise
+from ..conftest import DEMO, ROOT, tiny, write_small
 
 QUICK = {
     'train_cfg.max_epochs': 1,
@@ -22,18 +23,19 @@ QUICK = {
 
 def test_the_demo_makes_trains_evaluates_and_draws(tmp_path, capsys):
     digits = DigitsConfig(train=4, val=2, size=64)
-    metrics = run_demo(DEMO, str(tmp_path / 'digits'), str(tmp_path / 'demo'), QUICK, digits)
+    config = write_small(DEMO, tmp_path)
+    metrics = run_demo(config, str(tmp_path / 'digits'), str(tmp_path / 'demo'), QUICK, digits)
     assert {'coco/bbox_mAP', 'coco/segm_mAP_50'} <= metrics.keys()
     assert 'validation after 2 iterations' in capsys.readouterr().out
     for picture in ('predictions.png', 'losses.png'):
         assert matplotlib.image.imread(tmp_path / 'demo' / picture).std() > 0.02
     with pytest.raises(UserError, match='other settings'):
-        run_demo(DEMO, str(tmp_path / 'digits'), str(tmp_path / 'demo'), QUICK, DigitsConfig(train=5))
+        run_demo(config, str(tmp_path / 'digits'), str(tmp_path / 'demo'), QUICK, DigitsConfig(train=5))
 
 
 @pytest.mark.parametrize('head', ['semantic_fpn', 'upernet'])
 def test_the_demo_of_a_segmentor_starts_from_a_detector(head, tmp_path, capsys):
-    detector = {f'backbone.{k}': v for k, v in randomise(NextViT('small')).state_dict().items()}
+    detector = {f'backbone.{k}': v for k, v in tiny().state_dict().items()}
     torch.save(dict(state_dict=detector), tmp_path / 'detector.pth')
     quick = {
         'train_cfg.max_iters': 2,
@@ -47,7 +49,7 @@ def test_the_demo_of_a_segmentor_starts_from_a_detector(head, tmp_path, capsys):
         'val_dataloader.persistent_workers': False,
         'model.backbone.init_cfg.checkpoint': str(tmp_path / 'detector.pth'),
     }
-    config = str(ROOT / 'configs' / 'demo' / f'{head}_nextvit_s_digits.py')
+    config = write_small(ROOT / 'configs' / 'demo' / f'{head}_nextvit_s_digits.py', tmp_path)
     metrics = run_demo(config, str(tmp_path / 'digits'), str(tmp_path / 'demo'), quick, DigitsConfig(train=4, val=2))
     assert 0 <= metrics['mIoU'] <= 100
     out = capsys.readouterr().out
@@ -63,7 +65,7 @@ def test_the_demo_of_a_classifier_on_unseen_digits(tmp_path, capsys):
         'train_dataloader.batch_size': 4,
         'default_hooks.logger.interval': 1,
     }
-    config = str(ROOT / 'configs' / 'demo' / 'nextvit_s_digits.py')
+    config = write_small(ROOT / 'configs' / 'demo' / 'nextvit_s_digits.py', tmp_path)
     classes = DigitClassesConfig(train=10, val=11, size=32)
     for made in (True, False):
         metrics = run_demo(

@@ -1,9 +1,13 @@
-"""How mmcv, MMDetection and their tools find the operators, each in a fresh process."""
+"""How mmcv, MMDetection and their tools find the operators.
+
+Each case has a process of its own, in which nothing of this package, of mmcv's operators or of MMDetection was imported
+before. All are copies of one that has imported what comes without them.
+"""
 
 import importlib
 import importlib.util
+import json
 import pkgutil
-import subprocess
 import sys
 
 import mmcv._ext
@@ -48,8 +52,76 @@ print('inferencer', sorted(inferencer(picture, no_save_pred=True)['predictions']
 """
 
 
-def python(code: str, check: bool = True, cwd=ROOT, **env: str) -> subprocess.CompletedProcess:
-    return run_tool('-c', code, check=check, cwd=cwd, PYTHONPATH=str(ROOT), **env)
+CASES = {
+    'without': WITHOUT.format(names={'torchvision', 'mmdet', 'mmseg', 'mmpretrain'})
+    + """
+try:
+    import mmcv.ops
+except ModuleNotFoundError as error:
+    print('SAID', error)
+""",
+    'off and on': """
+import os
+os.environ['NEXTVIT_MM_OPS'] = '0'
+import nextvit_mm
+try:
+    import mmdet.models
+except ModuleNotFoundError as error:
+    print('SAID', error)
+del os.environ['NEXTVIT_MM_OPS']
+import mmdet.models
+from mmcv.ops import nms
+""",
+    'own script': 'import nextvit_mm\n' + DETECT,
+    'stranger': """
+import runpy, sys
+from pathlib import Path
+Path('beside').mkdir()
+Path('beside/helper.py').write_text('NAME = "beside"')
+Path('beside/script.py').write_text(
+    'import sys\\nfrom helper import NAME\\nfrom mmdet.apis import init_detector\\nprint(NAME, sys.argv[1:], __name__)'
+)
+sys.argv = ['ops', 'beside/script.py', '--a', 'b']
+runpy.run_module('nextvit_mm.ops', run_name='__main__', alter_sys=True)
+""",
+    'custom imports': f"""
+import sys
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config
+assert 'mmcv.ops' not in sys.modules and 'nextvit_mm' not in sys.modules
+Config.fromfile({DEMO!r})
+import mmdet.models
+print('whole')
+""",
+}
+FORKS = """
+import json, os, sys, traceback
+import cv2, matplotlib, numpy, torch
+import mmengine.config, mmengine.runner, mmengine.visualization
+for name, code in json.load(open('cases.json')).items():
+    assert not {'nextvit_mm', 'mmcv.ops', 'mmdet', 'torchvision'} & set(sys.modules)
+    process = os.fork()
+    if not process:
+        with open(f'{name}.txt', 'w') as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            try:
+                exec(compile(code, name, 'exec'), {'__name__': '__main__'})
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(process, 0)
+"""
+
+
+@pytest.fixture(scope='module')
+def said(tmp_path_factory):
+    """What each case printed."""
+    folder = tmp_path_factory.mktemp('finder')
+    (folder / 'cases.json').write_text(json.dumps(CASES))
+    run_tool('-c', FORKS, cwd=folder, PYTHONPATH=str(ROOT))
+    return {name: (folder / f'{name}.txt').read_text() for name in CASES}
 
 
 def test_module_looks_like_any_other():
@@ -70,34 +142,15 @@ def test_missing_operator_names_itself_its_caller_and_the_way_out():
     assert '\n' not in str(error.value)
 
 
-def test_without_torchvision_and_the_mm_libraries():
+def test_without_torchvision_and_the_mm_libraries(said):
     """The package imports; mmcv.ops says in one line what is missing, as the error that MMSegmentation catches."""
-    code = (
-        WITHOUT.format(names={'torchvision', 'mmdet', 'mmseg', 'mmpretrain'})
-        + """
-try:
-    import mmcv.ops
-except ModuleNotFoundError as error:
-    print('SAID', error)
-"""
-    )
-    said = python(code).stdout
-    assert 'SAID this mmcv has no compiled operators' in said and 'install the torchvision of this torch' in said
+    assert 'SAID this mmcv has no compiled operators' in said['without']
+    assert 'install the torchvision of this torch' in said['without'] and 'Traceback' not in said['without']
 
 
-def test_switched_off_and_on_again():
+def test_switched_off_and_on_again(said):
     """Nothing remains of a failed import: with the operators back, the same process goes on."""
-    code = """
-import os, nextvit_mm
-try:
-    import mmdet.models
-except ModuleNotFoundError as error:
-    print('SAID', error)
-del os.environ['NEXTVIT_MM_OPS']
-import mmdet.models
-from mmcv.ops import nms
-"""
-    assert "SAID No module named 'mmcv._ext'" in python(code, NEXTVIT_MM_OPS='0').stdout
+    assert "SAID No module named 'mmcv._ext'" in said['off and on'] and 'Traceback' not in said['off and on']
 
 
 def test_compiled_operators_are_never_replaced(tmp_path, monkeypatch):
@@ -114,31 +167,19 @@ def test_compiled_operators_are_never_replaced(tmp_path, monkeypatch):
     assert in_use() == {} and sys.modules['mmcv._ext'].mine == 7
 
 
-def test_own_script(tmp_path):
+def test_own_script(said):
     """import nextvit_mm, before anything of MMDetection."""
-    said = python('import nextvit_mm\n' + DETECT, cwd=tmp_path).stdout
-    assert 'detector ' in said and "inferencer ['bboxes', 'labels', 'masks', 'scores']" in said
+    assert 'detector ' in said['own script'] and 'Traceback' not in said['own script']
+    assert "inferencer ['bboxes', 'labels', 'masks', 'scores']" in said['own script']
 
 
-def test_script_that_knows_nothing_of_this_package(tmp_path):
+def test_script_that_knows_nothing_of_this_package(said):
     """python -m nextvit_mm.ops SCRIPT.py ARGUMENTS."""
-    (tmp_path / 'helper.py').write_text('NAME = "beside"')
-    (tmp_path / 'script.py').write_text(
-        'import sys\nfrom helper import NAME\nfrom mmdet.apis import init_detector\nprint(NAME, sys.argv[1:], __name__)'
-    )
-    said = run_tool('-m', 'nextvit_mm.ops', tmp_path / 'script.py', '--a', 'b', PYTHONPATH=str(ROOT)).stdout
-    assert said == "beside ['--a', 'b'] __main__\n"
+    assert said['stranger'].splitlines()[-1] == "beside ['--a', 'b'] __main__" and 'Traceback' not in said['stranger']
     wrong = run_tool('-m', 'nextvit_mm.ops', 'none.py', check=False)
     assert wrong.returncode == 2 and wrong.stderr.splitlines()[-1].startswith('none.py is no file: python -m')
 
 
-def test_mmdetections_own_tool_by_custom_imports():
+def test_mmdetections_own_tool_by_custom_imports(said):
     """A config that imports this package is enough for a tool that reads it first, as MMDetection's train.py does."""
-    python(f"""
-import sys
-from mmdet.utils import setup_cache_size_limit_of_dynamo
-from mmengine.config import Config
-assert 'mmcv.ops' not in sys.modules and 'nextvit_mm' not in sys.modules
-Config.fromfile({DEMO!r})
-import mmdet.models
-""")
+    assert said['custom imports'].splitlines()[-1] == 'whole' and 'Traceback' not in said['custom imports']

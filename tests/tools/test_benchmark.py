@@ -2,15 +2,18 @@
 
 import json
 
-from ..conftest import ROOT, run_tool
+import pytest
 
+from ..conftest import ROOT, call_tool
+
+pytestmark = pytest.mark.usefixtures('small_kernels')
 TOOL = ROOT / 'tools' / 'benchmark.py'
 QUICK = ['--rounds', '1', '--warmup', '0', '--threads', '1']
 
 
 def test_latency(tmp_path):
     files = {kind: tmp_path / f'run.{kind}' for kind in ('md', 'json', 'png')}
-    result = run_tool(
+    result = call_tool(
         TOOL,
         'latency',
         '--shapes',
@@ -37,7 +40,7 @@ def test_latency(tmp_path):
 
 def test_train_measures_memory(tmp_path):
     out = tmp_path / 'train.json'
-    run_tool(TOOL, 'train', '--only', 'nextvit_s/bf16', '--shape', '2x64', *QUICK, '--json', out)
+    call_tool(TOOL, 'train', '--only', 'nextvit_s/bf16', '--shape', '2x64', *QUICK, '--json', out)
     (row,) = json.loads(out.read_text())['rows']
     assert row['ratio'] == 1.0 and (row['memory'] is None or row['memory'] > 2**20)
 
@@ -48,5 +51,5 @@ def test_mistakes_are_named_without_a_traceback():
         (['latency', '--shapes', '224'], 'BATCHxSIDE'),
         (['train', '--only', 'nextvit_s'], 'is not one of fp32'),
     ):
-        result = run_tool(TOOL, *arguments, check=False)
+        result = call_tool(TOOL, *arguments, check=False)
         assert result.returncode == 2 and message in result.stderr and 'Traceback' not in result.stderr

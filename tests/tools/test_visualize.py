@@ -7,7 +7,7 @@ import pytest
 
 from nextvit_mm.errors import UserError
 from nextvit_mm.visualization import commands
-from tests.conftest import ROOT, run_tool
+from tests.conftest import ROOT, call_tool
 from tests.deploy.conftest import make_case
 
 TOOL = ROOT / 'tools' / 'visualize.py'
@@ -27,7 +27,7 @@ def check_sheet(path, min_width=600):
 def test_spectrum_beside_others(cases, tmp_path):
     pytest.importorskip('timm')
     out = tmp_path / 'new' / 'spectrum.png'
-    result = run_tool(
+    result = call_tool(
         TOOL,
         'spectrum',
         *cases['detection'][:2],
@@ -57,7 +57,7 @@ def test_spectrum_beside_others(cases, tmp_path):
 
 def test_branches_are_told_in_figures(cases, tmp_path):
     out = tmp_path / 'branches.png'
-    result = run_tool(TOOL, 'spectrum', *cases['semantic_fpn'][:2], '--branches', '--count', '3', '--out', out)
+    result = call_tool(TOOL, 'spectrum', *cases['semantic_fpn'][:2], '--branches', '--count', '3', '--out', out)
     check_sheet(out)
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith('    stage ')]
     assert [row[1] + row[3] for row in rows] == ['2,2', '3,2', '3,4', '4,2'] * 2
@@ -72,7 +72,7 @@ def test_heatmap_and_features_at_their_usual_place(cases, tmp_path):
         ('detection', 'features'),
     ):
         config = shutil.copy(cases[kind].config, tmp_path / f'{kind}.py')
-        result = run_tool(TOOL, command, config, cases[kind].checkpoint, *arguments, cwd=tmp_path)
+        result = call_tool(TOOL, command, config, cases[kind].checkpoint, *arguments, cwd=tmp_path)
         path = tmp_path / 'unused' / 'visualize' / f'{command}.png'
         check_sheet(path)
         assert result.stdout == f'written: {path.relative_to(tmp_path)}\n'
@@ -129,5 +129,5 @@ def test_pictures_that_are_not_there(cases):
     config, checkpoint, _ = cases['classification']
     with pytest.raises(UserError, match='test data of classification are not here: give --images'):
         commands.features(config, checkpoint, cfg_options={'test_dataloader.dataset.data_root': 'nowhere'})
-    result = run_tool(TOOL, 'heatmap', config, check=False)
+    result = call_tool(TOOL, 'heatmap', config, check=False)
     assert result.returncode == 2 and 'give a CHECKPOINT' in result.stderr and 'Traceback' not in result.stderr

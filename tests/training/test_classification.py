@@ -14,7 +14,7 @@ from nextvit_mm.errors import UserError
 from nextvit_mm.training import config as cfgs, preflight
 from nextvit_mm.training.launch import evaluate, train
 
-from ..conftest import DETECTOR, ROOT, fit_norms, load_config, randomise, run_tool
+from ..conftest import DETECTOR, ROOT, call_tool, empty, fit_norms, load_config, randomise
 
 pytest.importorskip('mmpretrain')
 save_file = pytest.importorskip('safetensors.torch').save_file
@@ -33,7 +33,7 @@ PHOTOGRAPHS = [Image.fromarray(image) for image in load_sample_images().images]
 def network(seed: int) -> torch.nn.Module:
     """timm's with random weights that tells pictures apart."""
     torch.manual_seed(seed)
-    model = randomise(timm.create_model('nextvit_small', pretrained=False), seed)
+    model = randomise(empty(timm.create_model, 'nextvit_small', pretrained=False), seed)
     return fit_norms(model, torch.stack([create_transform(224)(image) for image in PHOTOGRAPHS]))
 
 
@@ -155,7 +155,7 @@ def test_a_pipeline_that_the_config_does_not_have(config, name, words):
 )
 def test_the_flag_from_the_command_line(flags, words, imagenet, tmp_path):
     (tmp_path / 'weights.pth').touch()
-    result = run_tool(
+    result = call_tool(
         ROOT / 'tools' / 'test.py',
         CONFIGS / 'nextvit_s_224.py',
         tmp_path / 'weights.pth',

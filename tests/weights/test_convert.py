@@ -17,7 +17,7 @@ from nextvit_mm.weights.keys import convert
 from nextvit_mm.weights.models import load_to_start_from
 from nextvit_mm.weights.zoo import ZOO
 
-from ..conftest import ROOT, TINY, call_tool, randomise, relative_error, tiny
+from ..conftest import ROOT, TINY, call_tool, empty, published_names, randomise, relative_error, tiny
 from .test_keys import official
 
 
@@ -32,7 +32,7 @@ def test_the_authors_file_in_timms_names_is_timms(source, tmp_path):
     target = tmp_path / 'timm.safetensors'
     result = call_tool(ROOT / 'tools' / 'convert_weights.py', source, target, '--to', 'timm')
     assert 'Next-ViT small in official names' in result.stdout and 'timm names' in result.stdout
-    theirs = timm.create_model('nextvit_small')
+    theirs = empty(timm.create_model, 'nextvit_small')
     theirs.load_state_dict(safetensors.torch.load_file(target), strict=True)
     assert torch.equal(theirs.head.fc.weight, read_weights(source)['model']['proj_head.0.weight'])
 
@@ -58,7 +58,7 @@ def test_a_classifier_of_mmpretrain_takes_it_whole(source, tmp_path):
     init_default_scope('mmpretrain')
     model = MODELS.build(Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / 'nextvit_classifier.py').model)
     model.load_state_dict(read_weights(tmp_path / 'mm.pth')['state_dict'], strict=True)
-    theirs = timm.create_model('nextvit_small')
+    theirs = empty(timm.create_model, 'nextvit_small')
     theirs.load_state_dict(convert(read_weights(source)['model'], 'timm'))
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_a_checkpoint_to_start_from_is_taken_whole_or_not_at_all(source, tmp_pat
     """`load_from` of a training run: a classifier or another detector, below 'backbone.' or not."""
     state = official('small', 'detector')
     model = torch.nn.Module()
-    model.backbone = NextViT('small')
+    model.backbone = empty(NextViT, 'small')
     model.head = torch.nn.Linear(3, 4)
     load_to_start_from(model, str(source))
     assert torch.equal(model.backbone.stem[0].conv.weight, state['stem.0.conv.weight'])
@@ -82,7 +82,7 @@ def test_a_checkpoint_to_start_from_is_taken_whole_or_not_at_all(source, tmp_pat
     assert model.head.weight.eq(1).all() and not model.head.bias.eq(1).any()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     for wrong, words in (
-        (NextViT('base').state_dict(), 'Next-ViT base'),
+        (published_names('base'), 'Next-ViT base'),
         ({'layer1.weight': torch.rand(2)}, 'not Next-ViT'),
         ({k: v for k, v in detector.items() if 'stem.0' not in k}, 'missing in'),
     ):

@@ -1,5 +1,7 @@
 """Names of the three dialects, at the published sizes, both ways."""
 
+from functools import cache
+
 import pytest
 import timm
 import torch
@@ -19,19 +21,28 @@ from nextvit_mm.weights.keys import (
     to_timm,
 )
 
-from ..conftest import randomise, relative_error
+from ..conftest import empty, published_names, randomise, relative_error
 
 DEPTHS = dict(small=(3, 4, 10, 3), base=(3, 4, 20, 3), large=(3, 4, 30, 3))
 LAST = (96, 256, 512, 1024)
 
 
-def official(arch, form):
+@cache
+def _timm(arch, device):
+    """State dict of timm's network; on the meta device, names and shapes alone. Tests read it and leave it so."""
+    if device == 'cpu':
+        return randomise(empty(timm.create_model, f'nextvit_{arch}')).state_dict()
+    with torch.device(device):
+        return timm.create_model(f'nextvit_{arch}').state_dict()
+
+
+def official(arch, form='classifier', device='cpu'):
     """State dict of the authors' layout, from the description of their files and timm's parameters.
 
     ``form``: 'classifier', 'detector' or 'segmentor' (the two with what their dense backbones carried unused).
     """
     state = {}
-    for name, value in randomise(timm.create_model(f'nextvit_{arch}', device='cpu')).state_dict().items():
+    for name, value in _timm(arch, device).items():
         parts = name.split('.')
         if parts[0] == 'stages':
             number = sum(DEPTHS[arch][: int(parts[1])]) + int(parts[3])
@@ -40,7 +51,8 @@ def official(arch, form):
         state[name] = value
     if form == 'segmentor':
         for i, channels in enumerate(LAST):
-            norm = randomise(torch.nn.BatchNorm2d(channels), seed=i)
+            norm = torch.nn.BatchNorm2d(channels, device=device)
+            norm = norm if device == 'meta' else randomise(norm, seed=i)
             state.update({f'extra_norm_list.{i}.{key}': value for key, value in norm.state_dict().items()})
     return state
 
@@ -72,7 +84,8 @@ def test_round_trips_are_bit_identical(files):
 
 def test_our_names_are_the_models(files):
     arch, form, state = files
-    model = NextViT(arch, out_norm=dict(classifier='last', detector='none', segmentor='all')[form])
+    with torch.device('meta'):
+        model = NextViT(arch, out_norm=dict(classifier='last', detector='none', segmentor='all')[form])
     names, own = set(to_ours(state, DEPTHS[arch])), set(model.state_dict())
     left = {name.rsplit('.', 1)[0] for name in names - own}
     assert own <= names
@@ -83,19 +96,17 @@ def test_our_names_are_the_models(files):
 
 
 def test_timms_names_are_timms(arch):
-    assert set(to_timm(official(arch, 'classifier'), DEPTHS[arch])) == set(
-        timm.create_model(f'nextvit_{arch}').state_dict()
-    )
+    assert set(to_timm(official(arch, device='meta'), DEPTHS[arch])) == set(_timm(arch, 'meta'))
 
 
 def test_a_loaded_file_computes_what_timm_does(files):
     """Below 'backbone.', with a plain load_state_dict of MMEngine, strict: every leftover is accounted for."""
     arch, form, state = files
     whole = torch.nn.Module()
-    whole.backbone = NextViT(arch, out_norm=dict(classifier='last', detector='none', segmentor='all')[form])
+    whole.backbone = empty(NextViT, arch, out_norm=dict(classifier='last', detector='none', segmentor='all')[form])
     load_state_dict(whole, {f'backbone.{name}': value for name, value in state.items()}, strict=True)
     model = whole.backbone.eval()
-    theirs = timm.create_model(f'nextvit_{arch}')
+    theirs = empty(timm.create_model, f'nextvit_{arch}')
     theirs.load_state_dict(
         {
             name: value
@@ -147,7 +158,7 @@ def test_a_converted_dense_model_still_loads_whole(form, to):
     state = {f'backbone.{name}': value for name, value in official('small', form).items()}
     state['neck.weight'] = torch.rand(2)
     whole = torch.nn.Module()
-    whole.backbone = NextViT('small', out_norm='none' if form == 'detector' else 'all')
+    whole.backbone = empty(NextViT, 'small', out_norm='none' if form == 'detector' else 'all')
     whole.neck = torch.nn.Module()
     whole.neck.weight = torch.nn.Parameter(torch.zeros(2))
     whole.load_state_dict(convert(state, to), strict=True)
@@ -159,7 +170,8 @@ def test_a_converted_dense_model_still_loads_whole(form, to):
 
 @pytest.mark.parametrize('name', ['convnext_tiny', 'mobilenetv2_100', 'resnet18', 'efficientformer_l1'])
 def test_other_networks_are_not_taken_for_it(name):
-    names = list(timm.create_model(name).state_dict())
+    with torch.device('meta'):
+        names = list(timm.create_model(name).state_dict())
     assert detect_dialect(names) is None and not is_folded(names) and 'not Next-ViT' in describe(names)
 
 
@@ -170,21 +182,23 @@ def test_mixed_dialects_are_refused():
 
 
 def test_evidence():
-    state = official('base', 'classifier')
+    state = official('base', 'classifier', device='meta')
     assert detect_dialect(state) == 'official' and detect_arch(state) == 'base' and detect_prefix(state) == ''
     shuffled = dict(reversed(list(state.items())))
     assert to_ours(shuffled, DEPTHS['base']) == to_ours(state, DEPTHS['base'])  # by name, not by order
     below = {f'backbone.{name}': value for name, value in to_timm(state, DEPTHS['base']).items()}
     assert detect_prefix(below) == 'backbone.' and 'Next-ViT base in timm names' in describe(below)
     assert detect_dialect(['layer1.0.conv1.weight', 'fc.weight']) is None and detect_prefix(['backbone.conv1.w']) == ''
-    assert detect_arch(NextViT('large').state_dict()) == 'large'
+    assert detect_arch(published_names('large')) == 'large'
     assert 'not Next-ViT' in describe(['layer1.0.conv1.weight'])
     with pytest.raises(ValueError, match='no Next-ViT of a published size'):
         convert({'layer1.0.conv1.weight': 1}, 'mm')
 
 
 def test_folded_names_are_recognised():
-    names = list(NextViT('small').state_dict())
-    assert not is_folded(names) and not is_folded(official('small', 'detector')) and not is_folded(['a.b'])
+    names = list(published_names('small'))
+    assert (
+        not is_folded(names) and not is_folded(official('small', 'detector', device='meta')) and not is_folded(['a.b'])
+    )
     folded = [name for name in names if '.norm.' not in name] + [f'stem.{i}.conv.bias' for i in range(4)]
     assert is_folded(folded)

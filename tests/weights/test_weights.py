@@ -19,7 +19,7 @@ from nextvit_mm import NextViT, list_models
 from nextvit_mm.errors import WeightsError
 from nextvit_mm.weights.io import TENSORS_ONLY, locate_weights, read_weights
 
-from ..conftest import TINY, randomise, tiny
+from ..conftest import TINY, empty, published_names, randomise, tiny
 
 tensors_only = pytest.mark.skipif(not TENSORS_ONLY, reason='needs torch 2.6: older versions have no allow-list')
 
@@ -69,10 +69,10 @@ def test_an_official_file_loads_whole(classifier, tmp_path, out_norm):
 
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth', '.bin'])
 def test_a_timm_file_loads_whole(tmp_path, suffix):
-    state = randomise(timm.create_model('nextvit_small')).state_dict()
+    state = randomise(empty(timm.create_model, 'nextvit_small')).state_dict()
     path = tmp_path / f'model{suffix}'
     safetensors.torch.save_file(state, path) if suffix == '.safetensors' else torch.save(state, path)
-    model = NextViT('small', init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    model = empty(NextViT, 'small', init_cfg=dict(type='Pretrained', checkpoint=str(path)))
     model.init_weights()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[name]), name
@@ -94,7 +94,7 @@ def test_fewer_stages_take_their_part(classifier, tmp_path):
 
 
 def _wrong_size(state):
-    return official_names(NextViT('small').state_dict(), (3, 4, 10, 3))
+    return official_names(published_names('small'), (3, 4, 10, 3))
 
 
 @pytest.mark.parametrize(
@@ -243,9 +243,9 @@ def test_published_names_and_the_mirror(tmp_path, monkeypatch):
     monkeypatch.setenv('NEXTVIT_MM_WEIGHTS', str(tmp_path))
     with pytest.raises(WeightsError, match='holds no nextvit-small_in1k'):
         locate_weights('nextvit-small_in1k')
-    state = randomise(timm.create_model('nextvit_small')).state_dict()
+    state = randomise(empty(timm.create_model, 'nextvit_small')).state_dict()
     safetensors.torch.save_file(state, tmp_path / 'nextvit-small_in1k.safetensors')
-    model = NextViT('small', init_cfg=dict(type='Pretrained', checkpoint='nextvit-small_in1k'))
+    model = empty(NextViT, 'small', init_cfg=dict(type='Pretrained', checkpoint='nextvit-small_in1k'))
     model.init_weights()
     assert torch.equal(model.stem[0].conv.weight, state['stem.0.conv.weight'])
     with pytest.raises(WeightsError, match='nextvit-tiny_in1k'):
