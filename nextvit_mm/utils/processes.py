@@ -1,6 +1,7 @@
 """The processes of one distributed run: when one fails, one of them says why, and all of them end."""
 
 import json
+import math
 import os
 import re
 import socket
@@ -20,7 +21,7 @@ from ..errors import UserError
 FAILED, ENDED, ALIVE = 'failed', 'ended', 'alive'  # keys of the store
 POLL = 1.0  # seconds between two looks at the store
 PATIENCE = 3.0  # seconds that the first process, or the one that knows the cause, has for speaking first
-GRACE = 6.0  # seconds that a process has for ending by itself once another has failed
+GRACE = 20.0  # seconds that a process has for ending by itself once another has failed, as after a checkpoint
 SILENCE = 300.0  # seconds without a sign of life, which a thread gives every second, until a process counts as lost
 # What gloo and NCCL say where the other side is gone: a consequence, never the cause.
 LOST_PEER = re.compile('Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited')
@@ -191,13 +192,14 @@ class _Voice(threading.Thread):
         text = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}'
         claim = json.dumps(dict(rank=self.rank, machine=machine, node=_node(), text=text))
         try:
-            until = time.monotonic() + (PATIENCE if self.rank or lost else 0)
+            patience = math.inf if getattr(error, 'is_shared', False) else PATIENCE
+            until = time.monotonic() + (patience if self.rank or lost else 0)
             while time.monotonic() < until and not self.store.check([FAILED]):
                 time.sleep(0.1)
             first = self.store.compare_set(FAILED, '', claim).decode() == claim
         except Exception:  # no store any more: the first process was faster, or is gone
             first = bool(lost)
-        status = getattr(error, 'status', 2) if isinstance(error, UserError) else 1
+        status = error.status if isinstance(error, UserError) else 1
         if not first:
             time.sleep(1)  # torchrun ends all others as soon as one has ended: the speaker must have printed
             return SystemExit(status)
