@@ -217,7 +217,8 @@ class _Voice(threading.Thread):
         """Stay until the others have ended too: the first process may hold the store."""
         try:
             self.store.add(ENDED, 1)
-            while self.rank == 0 and self.store.add(ENDED, 0) < self.world:
+            until = time.monotonic() + SILENCE
+            while self.rank == 0 and self.store.add(ENDED, 0) < self.world and time.monotonic() < until:
                 time.sleep(0.1)
         except Exception:  # the others have ended, and the store with them
             pass
