@@ -6,9 +6,11 @@ class UserError(Exception):
 
     Attributes:
         status: What a tool then ends with.
+        is_shared: Every process of a distributed run raises it, the first one perhaps much later.
     """
 
     status = 2
+    is_shared = False
 
 
 class WeightsError(UserError):

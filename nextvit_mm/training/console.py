@@ -19,6 +19,7 @@ from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from ..utils.processes import is_first
 from ..utils.silence import is_silenced
 
 PACKAGE = __name__.split('.')[0]
@@ -58,6 +59,10 @@ class Console:
 
     def take(self, logger: logging.Logger) -> None:
         """Stand in the place of a logger's own way to the console, until the context ends."""
+        for handler in () if is_first() else logger.handlers:
+            # MMEngine asks the process group which process this is, and the first logger is older than that.
+            if type(handler) is logging.StreamHandler:
+                handler.setLevel(logging.ERROR)
         if self.verbose:
             return
         for i, handler in enumerate(logger.handlers):

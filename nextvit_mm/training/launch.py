@@ -3,6 +3,7 @@
 import functools
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -188,8 +189,9 @@ def _point_to_go_on_from(cfg: Config, resume: str | None) -> Point | None:
     if resume is None and not cfg.get('resume'):
         return None
     path = cfg.get('load_from') if resume is None else resume
-    found = find_checkpoint(cfg.work_dir) if path in ('auto', None) else path
-    path = distributed.same_checkpoint(found, cfg.work_dir)
+    if path in ('auto', None):  # the first process looks: work dirs of several machines need not be shared
+        path = find_checkpoint(cfg.work_dir) if is_main_process() else None
+    path = distributed.same_checkpoint(path, cfg.work_dir)
     if path is None:
         print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
         cfg.resume = False

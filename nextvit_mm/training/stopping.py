@@ -29,6 +29,7 @@ class StoppedError(UserError):
     """A run that ended because a signal asked it to; it is saved, and the tools end with status 75."""
 
     status = STOPPED
+    is_shared = True
 
 
 class FiniteLossHook(Hook):

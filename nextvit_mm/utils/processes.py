@@ -1,6 +1,7 @@
 """The processes of one distributed run: when one fails, one of them says why, and all of them end."""
 
 import json
+import math
 import os
 import re
 import socket
@@ -17,10 +18,11 @@ from torch import distributed
 
 from ..errors import UserError
 
-FAILED, ENDED = 'failed', 'ended'  # keys of the store
+FAILED, ENDED, ALIVE = 'failed', 'ended', 'alive'  # keys of the store
 POLL = 1.0  # seconds between two looks at the store
 PATIENCE = 3.0  # seconds that the first process, or the one that knows the cause, has for speaking first
-GRACE = 6.0  # seconds that a process has for ending by itself once another has failed
+GRACE = 20.0  # seconds that a process has for ending by itself once another has failed, as after a checkpoint
+SILENCE = 300.0  # seconds without a sign of life, which a thread gives every second, until a process counts as lost
 # What gloo and NCCL say where the other side is gone: a consequence, never the cause.
 LOST_PEER = re.compile('Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited')
 NEEDED = dict(
@@ -101,7 +103,7 @@ def together(launcher: str | None) -> Iterator[None]:
         return
     set_environment(launcher)
     had_group = distributed.is_initialized()
-    voice = _Voice()
+    voice = _Voice(_meet(), int(os.environ['RANK']), int(os.environ['WORLD_SIZE']))
     voice.start()
     try:
         yield
@@ -113,24 +115,33 @@ def together(launcher: str | None) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
+def _meet() -> distributed.Store:
+    """torch's own store for this run, of torchrun's agent or of the first process."""
+    try:
+        store, *_ = next(distributed.rendezvous('env://', int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])))
+    except (RuntimeError, ValueError) as error:
+        address = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
+        raise UserError(
+            f'the processes cannot meet at {address} ({str(error).splitlines()[0]}): is the port in use, or the '
+            'address wrong? Set MASTER_ADDR, and PORT or MASTER_PORT'
+        ) from None
+    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    return distributed.PrefixStore(f'nextvit_mm/{attempt}/{next(_runs)}', store)
+
+
+def _node() -> str:
+    """This machine, also among several of one name."""
+    return f'{socket.gethostname()}/{os.environ.get("GROUP_RANK") or os.environ.get("SLURM_NODEID")}'
+
+
 class _Voice(threading.Thread):
     """Who speaks for a run, and a look at the others now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: distributed.Store, rank: int, world: int) -> None:
         super().__init__(daemon=True)
-        self.rank, self.world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
-        try:
-            # The iterator's store is torch's own: of torchrun's agent, or of the first process.
-            store, *_ = next(distributed.rendezvous('env://', self.rank, self.world))
-        except (RuntimeError, ValueError) as error:
-            address = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
-            raise UserError(
-                f'the processes cannot meet at {address} ({str(error).splitlines()[0]}): is the port in use, or the '
-                'address wrong? Set MASTER_ADDR, and PORT or MASTER_PORT'
-            ) from None
-        attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
-        self.store = distributed.PrefixStore(f'nextvit_mm/{attempt}/{next(_runs)}', store)
+        self.store, self.rank, self.world = store, rank, world
         self.over = threading.Event()
+        self._beats = {other: (0, time.monotonic()) for other in range(1, world)}  # number, and when it was new
 
     def stop(self) -> None:
         self.over.set()
@@ -138,34 +149,57 @@ class _Voice(threading.Thread):
     def run(self) -> None:
         """End this process where another has failed and this one does not notice, as in a collective call."""
         while not self.over.wait(POLL):
-            try:
-                if not self.store.check([FAILED]):
-                    continue
-                failure = json.loads(self.store.get(FAILED))
-            except Exception:  # the store's process is gone, and with it the run's first machine
-                failure = dict(rank=0, machine=None, text='it has left no message')
+            failure = self.look()
+            if failure is None:
+                continue
             if self.over.wait(GRACE):
                 return
-            if failure['machine'] != socket.gethostname() and (self.rank == 0 or failure['machine'] is None):
+            speaks = self.rank == 0 if failure['machine'] else os.environ.get('LOCAL_RANK') == '0'
+            if speaks and failure.get('node') != _node():
                 where = f' on {failure["machine"]}' if failure['machine'] else ''
                 print(f'process {failure["rank"]}{where} has failed: {failure["text"]}', file=sys.stderr)
                 sys.stderr.flush()
             os._exit(1)
+
+    def look(self) -> dict | None:
+        """Which process has failed, if any: rank, machine (None: not known), text."""
+        try:
+            self.store.add(f'{ALIVE}/{self.rank}', 1)
+            silent = self._silent() if self.rank == 0 else None
+            if silent is not None:
+                text = f'it has been silent for {SILENCE:.0f} s. Its machine or the network may be down'
+                self.store.compare_set(FAILED, '', json.dumps(dict(rank=silent, machine=None, text=text)))
+            return json.loads(self.store.get(FAILED)) if self.store.check([FAILED]) else None
+        except Exception:  # the store's process is gone, and with it the run's first machine
+            return dict(rank=0, machine=None, text='it has left no message')
+
+    def _silent(self) -> int | None:
+        if self.store.add(ENDED, 0):  # who has ended is silent
+            return None
+        now = time.monotonic()
+        for other, (number, since) in self._beats.items():
+            current = self.store.add(f'{ALIVE}/{other}', 0)
+            if current != number:
+                self._beats[other] = current, now
+            elif current and now - since > SILENCE:
+                return other
+        return None
 
     def speaks(self, error: Exception) -> BaseException:
         """What this process ends with: its error, where no other has spoken, or else a silent end."""
         lost = not isinstance(error, UserError) and LOST_PEER.search(str(error))
         machine = socket.gethostname()
         text = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}'
-        claim = json.dumps(dict(rank=self.rank, machine=machine, text=text))
+        claim = json.dumps(dict(rank=self.rank, machine=machine, node=_node(), text=text))
         try:
-            until = time.monotonic() + (PATIENCE if self.rank or lost else 0)
+            patience = math.inf if getattr(error, 'is_shared', False) else PATIENCE
+            until = time.monotonic() + (patience if self.rank or lost else 0)
             while time.monotonic() < until and not self.store.check([FAILED]):
                 time.sleep(0.1)
             first = self.store.compare_set(FAILED, '', claim).decode() == claim
         except Exception:  # no store any more: the first process was faster, or is gone
             first = bool(lost)
-        status = getattr(error, 'status', 2) if isinstance(error, UserError) else 1
+        status = error.status if isinstance(error, UserError) else 1
         if not first:
             time.sleep(1)  # torchrun ends all others as soon as one has ended: the speaker must have printed
             return SystemExit(status)
@@ -183,7 +217,8 @@ class _Voice(threading.Thread):
         """Stay until the others have ended too: the first process may hold the store."""
         try:
             self.store.add(ENDED, 1)
-            while self.rank == 0 and self.store.add(ENDED, 0) < self.world:
+            until = time.monotonic() + SILENCE
+            while self.rank == 0 and self.store.add(ENDED, 0) < self.world and time.monotonic() < until:
                 time.sleep(0.1)
         except Exception:  # the others have ended, and the store with them
             pass

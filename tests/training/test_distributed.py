@@ -129,7 +129,9 @@ def assert_equal(one, two) -> None:
 
 @pytest.mark.slow
 def test_the_first_process_says_once_that_syncbn_is_bn(both):
-    assert both.log.count('SyncBN are BN here') == 2  # of Semantic FPN and of UperNet
+    logs = [path.read_text() for path in both.folder.glob('*_pytorch/*/*.log')]
+    assert sum(log.count('SyncBN are BN here') for log in logs) == 2  # of Semantic FPN and of UperNet
+    assert both.log.count('SyncBN are BN here') == 2
 
 
 FAILING = """
@@ -247,3 +249,37 @@ def test_of_many_processes_one_fetches(tmp_path, monkeypatch):
     for thread in threads:
         thread.join()
     assert len(fetched) == 1 and len(results) == 4
+
+
+def test_a_machine_that_is_gone_without_a_word(monkeypatch):
+    """Nothing closes its connections: only its signs of life are missing."""
+    store = torch.distributed.HashStore()
+    first, other = processes._Voice(store, 0, 2), processes._Voice(store, 1, 2)
+    assert other.look() is None and first.look() is None
+    monkeypatch.setattr(processes, 'SILENCE', 0.05)
+    threading.Event().wait(0.1)
+    assert other.look() is None and first.look() is None  # it was there in time
+    threading.Event().wait(0.1)
+    failure = first.look()
+    assert failure['rank'] == 1 and 'silent' in failure['text'] and other.look() == failure
+
+
+def test_the_first_process_speaks_first(monkeypatch):
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(processes, 'PATIENCE', 5.0)
+    ends: list = []
+    other = threading.Thread(target=lambda: ends.append(processes._Voice(store, 1, 2).speaks(UserError('theirs'))))
+    other.start()
+    error = UserError('ours')
+    assert processes._Voice(store, 0, 2).speaks(error) is error and str(error) == 'ours'
+    other.join()
+    assert isinstance(ends[0], SystemExit)
+
+
+def test_a_lost_connection_is_not_the_cause(monkeypatch):
+    monkeypatch.setattr(processes, 'PATIENCE', 0.1)
+    error = RuntimeError('[../gloo/pair.cc:534] Connection closed by peer [127.0.0.1]:4242')
+    found = processes._Voice(torch.distributed.HashStore(), 0, 2).speaks(error)
+    assert isinstance(found, processes.LostProcessError) and 'gone without a message' in str(found)
+    mine = processes._Voice(torch.distributed.HashStore(), 1, 2).speaks(UserError('no data'))
+    assert str(mine).startswith('no data (process 1 of 2, on ')
