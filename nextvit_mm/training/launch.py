@@ -1,12 +1,17 @@
 """Training and testing: from a config and the flags of the command line to a finished run."""
 
 import functools
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from ..data.check import check_contents, count_pictures, use_boxes_only
+from ..data.length import Length
+from ..data.loaders import allow_no_workers
+from ..data.own import use_own_data
 from ..errors import UserError
 from ..models import NextViT
 from ..predict import exported  # noqa: F401  (registers the model of exported files)
@@ -29,6 +34,9 @@ def train(
     amp: bool = False,
     auto_scale_lr: bool = False,
     seed: int | None = None,
+    own_classes: bool = False,
+    boxes_only: bool = False,
+    **length: Any,
 ) -> Runner:
     """Train; the arguments are the flags of ``tools/train.py``.
 
@@ -44,6 +52,9 @@ def train(
         amp: Automatic mixed precision.
         auto_scale_lr: Scale the rate with the batch size.
         seed: Seed of Python, NumPy and torch. Default: the config's, or a random one, which is logged.
+        own_classes: Take classes, splits and annotations from what lies in ``data_root``, in any known layout.
+        boxes_only: Train a detector without its mask branch.
+        length: As of :class:`nextvit_mm.data.length.Length`.
 
     Returns:
         Runner: After the last iteration.
@@ -51,13 +62,22 @@ def train(
     Raises:
         UserError: Config, data or checkpoint is missing or does not fit.
     """
-    cfg = _prepare(config, work_dir, data_root, cfg_options, launcher)
+    wanted = Length(**length)
+    if own_classes and not data_root:
+        raise UserError('--own-classes reads the data of a folder: give it with --data-root DIR')
+    cfg = _prepare(config, work_dir, None if own_classes else data_root, cfg_options, launcher)
     if amp:
         cfgs.use_amp(cfg)
     if auto_scale_lr:
         cfgs.use_auto_scale_lr(cfg)
     if backbone:
         cfgs.use_backbone(cfg, backbone)
+    if own_classes:
+        use_own_data(cfg, data_root, boxes_only)
+    elif boxes_only:
+        use_boxes_only(cfg)
+    if own_classes or any(value is not None for value in length.values()):
+        wanted.apply(cfg, count_pictures(cfg), own_classes)
     if no_pretrained:
         cfgs.train_from_scratch(cfg)
     if seed is not None:
@@ -68,6 +88,7 @@ def train(
         cfg.resume = True
         cfg.load_from = None if resume == 'auto' else resume
     check_data(cfg, ('train', 'val'))
+    check_contents(cfg, ('train', 'val'))
     if cfg.get('load_from'):
         (check_resumable if cfg.get('resume') else check_checkpoint)(cfg.load_from)
     resumes = cfg.get('resume') and (cfg.load_from or find_latest_checkpoint(cfg.work_dir))
@@ -115,6 +136,7 @@ def evaluate(
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out} must end in .pkl or .pickle')
     check_data(cfg, ('test',))
+    check_contents(cfg, ('test',))
     check_checkpoint(checkpoint)
     if show_dir:
         cfgs.draw_predictions(cfg, show_dir)
@@ -150,6 +172,7 @@ def _prepare(
     cfgs.set_work_dir(cfg, work_dir)
     if data_root:
         cfgs.set_data_root(cfg, data_root)
+    allow_no_workers(cfg)
     return cfg
 
 
