@@ -60,7 +60,9 @@ def read_boxes(root: Path) -> Boxes:
     if 'train' not in boxes.splits:
         raise UserError(f'{root}: no picture for training ({boxes.layout}, with {some(boxes.splits) or "no pictures"})')
     for split, found in boxes.splits.items():
-        boxes.remarks += [f'{split}: filled in the {note}' for note in complete(found, root / split)]
+        notes = complete(found, root / split)
+        if boxes.layout == 'COCO':  # of polygons in other layouts the box and the area always have to be found
+            boxes.remarks += [f'{split}: filled in the {note}' for note in notes]
         boxes.remarks += check_boxes(found, root / split)
     if 'val' not in boxes.splits:
         _make_val(boxes, root)

@@ -1,6 +1,7 @@
 """Training and testing: from a config and the flags of the command line to a finished run."""
 
 import functools
+import os
 from typing import Any
 
 from mmengine.config import Config
@@ -135,6 +136,8 @@ def evaluate(
     cfg = _prepare(config, work_dir, data_root, cfg_options, launcher)
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out} must end in .pkl or .pickle')
+    if not work_dir and os.path.realpath(os.path.dirname(config) or '.') == os.path.realpath(cfg.work_dir):
+        cfg.work_dir = os.path.join(cfg.work_dir, 'test')  # MMEngine would write what is tested over what was trained
     check_data(cfg, ('test',))
     check_contents(cfg, ('test',))
     check_checkpoint(checkpoint)
