@@ -9,6 +9,7 @@ from ..errors import UserError
 from ..utils.optional import need
 from .files import read_json, some
 
+MOSTLY, PARTLY = 'more than half outside of the picture', 'in part outside of the picture'
 KEYS = ('images', 'annotations', 'categories')
 
 
@@ -215,8 +216,15 @@ def doubtful_boxes(found: dict) -> Iterator[tuple[dict, str]]:
             yield annotation, 'less than a pixel wide or high'
         elif x >= right or y >= bottom or x + width <= 0 or y + height <= 0:
             yield annotation, 'outside of its picture'
+        elif _inside(x, width, right) * _inside(y, height, bottom) < 0.5:
+            yield annotation, MOSTLY
         elif x < -1 or y < -1 or x + width > right + 1 or y + height > bottom + 1:
-            yield annotation, 'in part outside of its picture'
+            yield annotation, PARTLY
+
+
+def _inside(start: float, length: float, end: float) -> float:
+    """The share of a side that lies within its picture."""
+    return (min(start + length, end) - max(start, 0)) / length
 
 
 def check_boxes(found: dict, path: Path) -> list[str]:
@@ -231,10 +239,10 @@ def check_boxes(found: dict, path: Path) -> list[str]:
     total, boxes = len(found['annotations']), [a['bbox'] for a in found['annotations']]
     if total and all(max(box) <= 1 for box in boxes):
         raise UserError(f'{path}: no bbox is larger than 1: they must be in pixels, and not in shares of the picture')
-    for why, ids in kinds.items():
-        if 2 * len(ids) > total:
-            raise UserError(
-                f'{path}: {len(ids)} of {total} boxes are {why}, first that of annotation {ids[0]}; a bbox is x, y, '
-                'width, height in pixels'
-            )
+    wrong = [i for why, ids in kinds.items() if why != PARTLY for i in ids]
+    if 2 * len(wrong) > total:
+        raise UserError(
+            f'{path}: {len(wrong)} of {total} boxes lie outside of their pictures or have no area, first that of '
+            f'annotation {wrong[0]}; a bbox is x, y, width, height in pixels'
+        )
     return [f'{path}: {len(ids)} boxes are {why}: annotations {some(ids)}' for why, ids in kinds.items()]

@@ -170,7 +170,7 @@ def rescale_schedule(cfg: Config, length: int, iterations: int | None) -> None:
 
 
 def _scaled(value: int, old: int, new: int) -> int:
-    if abs(value - old) <= 1:  # the end of the run, which some schedulers take one later
+    if value in (old, old + 1):  # the end of the run, which some schedulers take one later
         return new + value - old
     return max(1, min(math.floor(value * new / old + 1e-9), new))
 

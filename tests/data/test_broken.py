@@ -81,8 +81,14 @@ COCO = dict(
         lambda root: edit(root, every(lambda a: a.update(bbox=[0.1, 0.2, 0.3, 0.4]))),
         'must be in pixels, and not in shares',
     ),
-    corners=(lambda root: edit(root, every(corners)), r'of 8 boxes are (in part )?outside of (its|the) picture.*x, y'),
-    flat=(lambda root: edit(root, every(lambda a: a['bbox'].__setitem__(3, 0))), '8 of 8 boxes are less than a pixel'),
+    corners=(
+        lambda root: edit(root, every(corners)),
+        '8 of 8 boxes lie outside of their pictures or .*a bbox is x, y, width',
+    ),
+    flat=(
+        lambda root: edit(root, every(lambda a: a['bbox'].__setitem__(3, 0))),
+        '8 of 8 boxes lie outside of their pictures or have no area',
+    ),
     odd_polygon=(lambda root: edit(root, first('segmentation', [[1, 2, 3, 4, 5, 6, 7]])), 'annotation 1 has a polygon'),
     strange_mask=(lambda root: edit(root, first('segmentation', ['x'])), 'annotation 1: its segmentation is neither'),
     other_size=(
@@ -168,7 +174,7 @@ MASKS = dict(
 
 
 def other_colors(root: Path) -> None:
-    made.save_map(root / 'masks/train/00.png', made.class_map(0), 'RGB')
+    made.save_map(root / 'masks/train/00.png', made.class_map(1), 'RGB')
     (root / 'classes.txt').write_text('sea 0 0 0\nboat 255 0 0\nlighthouse 0 255 0\ngull 9 9 9\n')
 
 

@@ -11,7 +11,7 @@ from nextvit_mm.training.check_data import check
 from nextvit_mm.training.launch import evaluate, train
 from nextvit_mm.utils.logs import read_scalars
 
-from ..conftest import DETECTOR, TINY
+from ..conftest import DETECTOR, ROOT, TINY
 from . import layouts as made
 from .test_broken import CLASSIFIER, FPN, detector
 
@@ -112,3 +112,20 @@ def test_a_look_at_a_config_and_at_class_maps(tmp_path, capsys):
     made.save_map(tmp_path / 'maps/masks/train/00.png', made.class_map(0)[:-1])
     with pytest.raises(UserError, match='00.png is 96×63, and its picture 96×64'):
         check(str(tmp_path / 'maps'), out=str(tmp_path / 'b.png'))
+
+
+def test_the_guides_config_reads_its_data(tmp_path, monkeypatch):
+    """The config of docs/own-data.md as it stands there."""
+    text = (ROOT / 'docs' / 'own-data.md').read_text().split('```python\n')[1].split('```')[0]
+    (tmp_path / 'mine.py').write_text(text.replace("'configs/", f"'{ROOT}/configs/"))
+    for split in ('train', 'val'):
+        found = made.coco(split)
+        found['categories'] = [
+            dict(category, name=n) for category, n in zip(found['categories'], ('cat', 'dog', 'owl'))
+        ]
+        made.save_json(tmp_path / f'data/mine/annotations/{split}.json', found)
+        for number in made.numbers(split):
+            made.draw_picture(tmp_path / f'data/mine/{split}/{number:02d}.png', number)
+    monkeypatch.chdir(tmp_path)
+    check('mine.py', out='sheet.png')
+    assert (tmp_path / 'sheet.png').is_file()
