@@ -1,6 +1,7 @@
 """Next-ViT (arXiv 2207.05501) for MMDetection, MMSegmentation and MMPretrain. Importing it registers everything."""
 
 from . import needed  # noqa: F401  (first: it says in one line which MM package is missing)
+from .data.paired import PairedSegDataset
 from .models import NextViT
 from .ops import install as install_operators
 from .reproduction import PublishedRunHook
@@ -13,4 +14,12 @@ allow_mmengine_checkpoints()
 install_operators()
 add_to_inferencers()
 
-__all__ = ['NextViT', 'PublishedRunHook', 'WarmupCosineEpochLR', '__version__', 'get_model', 'list_models']
+__all__ = [
+    'NextViT',
+    'PairedSegDataset',
+    'PublishedRunHook',
+    'WarmupCosineEpochLR',
+    '__version__',
+    'get_model',
+    'list_models',
+]

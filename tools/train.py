@@ -33,6 +33,27 @@ def main() -> None:
         help='automatic mixed precision: on a GPU, or in bfloat16 on a CPU with units for it',
     )
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate with the batch size')
+    own = parser.add_argument_group('your own data')
+    own.add_argument(
+        '--own-classes',
+        action='store_true',
+        help='take classes and splits from the folder of --data-root: COCO, YOLO, Pascal VOC, class maps, folders',
+    )
+    own.add_argument('--boxes-only', action='store_true', help='train a detector without its mask branch')
+    length = parser.add_argument_group('length, rate and size; the schedule is rescaled')
+    length.add_argument('--epochs', type=int, metavar='N', help='train for N epochs')
+    length.add_argument('--iters', type=int, metavar='N', help='train for N iterations')
+    length.add_argument(
+        '--batch-size', type=int, metavar='N', help='pictures of a GPU in an iteration; scales the rate, and says so'
+    )
+    length.add_argument('--lr', type=float, metavar='X', help='the rate, as it is')
+    length.add_argument(
+        '--image-size',
+        type=int,
+        nargs='+',
+        metavar='N',
+        help="shorter side of a detector's pictures; side, or height and width, of the others' crop",
+    )
     parser.add_argument('--seed', type=int, help='seed of Python, NumPy and torch')
     parser.add_argument(
         '--bad-pictures',

@@ -2,19 +2,18 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..data.loaders import EVALUATORS, LOADERS, leaf_datasets
 from ..errors import UserError
 from ..models import NextViT
 from ..models.arch import parse_arch
 
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-EVALUATORS = ('val_evaluator', 'test_evaluator')
 NETWORK_KEYS = ('arch', 'sr_mode', 'norm_cfg', 'act_cfg')  # of a NextViT config, what makes it another network
 PIPELINE = '_test_pipeline'  # how the variables that --pipeline names end
 
@@ -55,16 +54,6 @@ def config_file(name: str) -> Path:
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
     """The folder for logs and checkpoints: the flag, else the config's own, else ``work_dirs/<config name>``."""
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(cfg.filename).stem)
-
-
-def leaf_datasets(dataset: dict) -> Iterator[dict]:
-    """The datasets that read files, below wrappers such as RepeatDataset and ConcatDataset."""
-    inner = dataset.get('datasets', dataset.get('dataset'))
-    if inner is None:
-        yield dataset
-    else:
-        for item in inner if isinstance(inner, (list, tuple)) else [inner]:
-            yield from leaf_datasets(item)
 
 
 def set_data_root(cfg: Config, data_root: str) -> None:

@@ -3,7 +3,8 @@
 import hashlib
 import os
 import tempfile
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,17 @@ def share_folder(folder: str) -> bool:
                 name = os.path.basename(stack.enter_context(tempfile.NamedTemporaryFile(dir=folder)).name)
         name = same_for_all(name)
         return all(all_gather_object(name is not None and os.path.exists(os.path.join(folder, name))))
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Have the first process of a machine do what follows before its others do, such as writing files that all read."""
+    is_local_first = os.environ.get('LOCAL_RANK', '0') == '0'
+    if not is_local_first:
+        barrier()
+    yield
+    if is_local_first:
+        barrier()
 
 
 def same_for_all(value: Any) -> Any:

@@ -1,12 +1,19 @@
 """Training and testing: from a config and the flags of the command line to a finished run."""
 
 import functools
+import os
+from dataclasses import asdict, fields
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from ..data.check import check_contents, count_pictures, use_boxes_only
+from ..data.length import Length
+from ..data.loaders import allow_no_workers
+from ..data.own import use_own_data
 from ..errors import UserError
 from ..predict import exported  # noqa: F401  (registers the model of exported files)
 from ..weights.models import load_exactly
@@ -36,6 +43,9 @@ def train(
     bad_pictures: str = 'stop',
     allow_changes: bool = False,
     verbose: bool = False,
+    own_classes: bool = False,
+    boxes_only: bool = False,
+    **length: Any,
 ) -> Runner:
     """Train; the arguments are the flags of ``tools/train.py``.
 
@@ -55,6 +65,9 @@ def train(
         bad_pictures: What a picture that cannot be read does: ``'stop'`` the run, or ``'skip'`` the picture.
         allow_changes: Go on from a checkpoint of other data, or of another network, precision and so on.
         verbose: Print MMEngine's log as well, which goes into a file of the work dir in any case.
+        own_classes: Take classes, splits and annotations from what lies in ``data_root``, in any known layout.
+        boxes_only: Train a detector without its mask branch.
+        length: As of :class:`nextvit_mm.data.length.Length`.
 
     Returns:
         Runner: After the last iteration.
@@ -69,6 +82,9 @@ def train(
         backbone=backbone,
         amp=amp,
         auto_scale_lr=auto_scale_lr,
+        own_classes=own_classes,
+        boxes_only=boxes_only,
+        **asdict(Length(**length)),
     )
     cfg = _with_flags(config, work_dir, launcher, flags)
     point = _point_to_go_on_from(cfg, resume)
@@ -80,6 +96,7 @@ def train(
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
     cfg.started_with = {name: value for name, value in flags.items() if value}
     check_data(cfg, ('train', 'val'))
+    check_contents(cfg, ('train', 'val'))
     if point:
         cfg.resume, cfg.load_from = True, None  # what is gone on from is no part of the config
     elif cfg.get('load_from'):
@@ -126,7 +143,10 @@ def evaluate(
     cfg = _prepare(config, work_dir, data_root, cfg_options, launcher)
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out} must end in .pkl or .pickle')
+    if not work_dir and os.path.realpath(os.path.dirname(config) or '.') == os.path.realpath(cfg.work_dir):
+        cfg.work_dir = os.path.join(cfg.work_dir, 'test')  # MMEngine would write what is tested over what was trained
     check_data(cfg, ('test',))
+    check_contents(cfg, ('test',))
     checkpoint = distributed.same_checkpoint(checkpoint, cfg.work_dir)
     check_checkpoint(checkpoint)
     if show_dir:
@@ -168,17 +188,29 @@ def _prepare(
     cfgs.set_work_dir(cfg, work_dir)
     if data_root:
         cfgs.set_data_root(cfg, data_root)
+    allow_no_workers(cfg)
     return cfg
 
 
 def _with_flags(config: str, work_dir: str | None, launcher: str, flags: dict) -> Config:
-    cfg = _prepare(config, work_dir, flags['data_root'], flags['cfg_options'], launcher)
+    own = flags['own_classes']
+    if own and not flags['data_root']:
+        raise UserError('--own-classes reads the data of a folder: give it with --data-root DIR')
+    cfg = _prepare(config, work_dir, None if own else flags['data_root'], flags['cfg_options'], launcher)
     if flags['amp']:
         cfgs.use_amp(cfg)
     if flags['auto_scale_lr']:
         cfgs.use_auto_scale_lr(cfg)
     if flags['backbone']:
         cfgs.use_backbone(cfg, flags['backbone'])
+    if own:
+        with distributed.first_process_first():  # it writes what it has read into the work dir
+            use_own_data(cfg, flags['data_root'], flags['boxes_only'])
+    elif flags['boxes_only']:
+        use_boxes_only(cfg)
+    length = {field.name: flags[field.name] for field in fields(Length)}
+    if own or any(value is not None for value in length.values()):
+        Length(**length).apply(cfg, count_pictures(cfg), own)
     if flags['no_pretrained']:
         cfgs.train_from_scratch(cfg)
     return cfg

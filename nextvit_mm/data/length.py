@@ -1,0 +1,258 @@
+"""How long, with how many pictures, at which rate and size a run trains: a recipe rescaled as a whole."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from ..errors import UserError
+from .loaders import dicts_in, pipelines_of, steps_of, type_name
+
+SIZES = ('scale', 'scales', 'crop_size', 'size', 'img_scale')  # of pipeline steps, in pixels
+LEAST_ITERATIONS, MOST_EPOCHS, LEAST_EPOCHS = 2000, 100, 12  # of one's own data, unless told
+CLASSIFIERS_BATCH = 32
+WARM_UP = 0.1  # of a run at most
+
+
+@dataclass
+class Length:
+    """The flags of the command line; None leaves the recipe's value.
+
+    Attributes:
+        epochs, iters: Length; one of them.
+        batch_size: Pictures of one process in an iteration.
+        lr: The rate, as it is.
+        image_size: Pixels: the shorter side of a detector's pictures, the side of the crop of a segmentor or
+            classifier; or height and width of these.
+    """
+
+    epochs: int | None = None
+    iters: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    image_size: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ('epochs', 'iters', 'batch_size', 'lr'):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f'--{name.replace("_", "-")} must be more than 0, and is {value}')
+        if self.epochs and self.iters:
+            raise UserError('--epochs and --iters both say how long to train: give one of them')
+        if self.image_size is not None:
+            sides = [self.image_size] if isinstance(self.image_size, int) else list(self.image_size)
+            if len(sides) not in (1, 2) or min(sides) < 32:
+                raise UserError(f'--image-size takes one or two numbers of at least 32 pixels, not {sides}')
+            self.image_size = sides * (3 - len(sides))
+
+    def apply(self, cfg: Config, pictures: int | None, own_data: bool = False) -> None:
+        """Change a config in place, and say what was changed.
+
+        Args:
+            cfg: The config.
+            pictures: How many there are to train with; None if that is not known.
+            own_data: Choose what no flag says to fit few pictures.
+
+        Raises:
+            UserError: The config has nothing that a flag could change.
+        """
+        if self.image_size is not None:
+            set_image_size(cfg, *self.image_size)
+        if self.batch_size or own_data:
+            self._set_batch(cfg, pictures, own_data)
+        if self.lr is not None:
+            cfg.optim_wrapper.optimizer.lr = self.lr
+            print_log(f'rate: {self.lr:g}', 'current')
+        if self.epochs or self.iters or own_data:
+            self._set_length(cfg, pictures, own_data)
+
+    def _set_batch(self, cfg: Config, pictures: int | None, own_data: bool) -> None:
+        loader = cfg.train_dataloader
+        if 'batch_size' not in loader:
+            raise UserError(f'--batch-size: train_dataloader of {cfg.filename} has a batch_sampler of its own')
+        old = loader.batch_size
+        batch = self.batch_size or min(old, CLASSIFIERS_BATCH)
+        if own_data and pictures:
+            if pictures < batch and self.batch_size:
+                raise UserError(f'--batch-size {batch} is more than the {pictures} pictures there are to train with')
+            batch = min(batch, pictures)
+            loader.drop_last = pictures % batch == 1  # a last batch of one picture is too little for a batch norm
+        loader.batch_size = batch
+        if self.lr is None and not cfg.get('auto_scale_lr', {}).get('enable'):
+            _scale_rate(cfg, batch, old)
+
+    def _set_length(self, cfg: Config, pictures: int | None, own_data: bool) -> None:
+        by_epoch = is_by_epoch(cfg)
+        old = cfg.train_cfg['max_epochs' if by_epoch else 'max_iters']
+        each = iterations_of_epoch(cfg, pictures) if pictures else None
+        wanted = self.epochs if by_epoch else self.iters
+        other = self.iters if by_epoch else self.epochs
+        if other and not each:
+            flag, unit = ('--iters', 'epochs') if by_epoch else ('--epochs', 'iterations')
+            raise UserError(f'{flag}: {cfg.filename} counts {unit}, and its pictures could not be counted')
+        if other and each:
+            wanted = max(1, math.ceil(other / each)) if by_epoch else other * each
+        if not wanted:
+            assert each is not None
+            epochs = min(max(math.ceil(LEAST_ITERATIONS / each), LEAST_EPOCHS), MOST_EPOCHS)
+            wanted = min(epochs, max(old, MOST_EPOCHS)) if by_epoch else min(old, max(epochs * each, LEAST_ITERATIONS))
+        total = wanted * each if by_epoch and each else wanted
+        rescale_schedule(cfg, wanted, total if own_data or not by_epoch or each else None)
+        if own_data:
+            _fit_reports(cfg, wanted, each or 1, by_epoch)
+        unit = 'epochs' if by_epoch else 'iterations'
+        detail = f' of {each:,} iterations' if by_epoch and each else ''
+        print_log(f'length: {wanted:,} {unit}{detail} (the recipe: {old:,})', 'current')
+
+
+def is_by_epoch(cfg: Config) -> bool:
+    return cfg.train_cfg.get('max_epochs') is not None
+
+
+def iterations_of_epoch(cfg: Config, pictures: int) -> int:
+    """Of a run on as many processes as there are now."""
+    share = pictures / (cfg.train_dataloader.get('batch_size', 1) * processes())
+    return max(1, math.floor(share) if cfg.train_dataloader.get('drop_last') else math.ceil(share))
+
+
+def processes() -> int:
+    return int(os.environ.get('WORLD_SIZE') or os.environ.get('SLURM_NTASKS') or 1)
+
+
+def _scale_rate(cfg: Config, batch: int, old_batch: int) -> None:
+    """The rate of a recipe for another number of pictures: by its root for Adam's kin, in proportion for SGD."""
+    optimizer = cfg.optim_wrapper.optimizer
+    seen = batch * processes()
+    base = cfg.get('auto_scale_lr', {}).get('base_batch_size') or old_batch * processes()
+    power = 0.5 if 'adam' in type_name(optimizer).lower() else 1.0
+    old = optimizer.lr
+    optimizer.lr = old * (seen / base) ** power
+    if seen != base:
+        rule = 'times the root of' if power == 0.5 else 'times'
+        print_log(f"rate: {optimizer.lr:.3g}, the recipe's {old:g} {rule} {seen}/{base} pictures", 'current')
+
+
+def rescale_schedule(cfg: Config, length: int, iterations: int | None) -> None:
+    """Give a run another length: schedulers with milestones and warm-up, evaluations, checkpoints.
+
+    Args:
+        cfg: The config.
+        length: Epochs or iterations, as the config counts.
+        iterations: The same in iterations, which limits the warm-up to a tenth of the run; None if not known.
+    """
+    by_epoch = is_by_epoch(cfg)
+    old = cfg.train_cfg['max_epochs' if by_epoch else 'max_iters']
+    ratio = length / old
+    cfg.train_cfg['max_epochs' if by_epoch else 'max_iters'] = length
+    limit = max(2, math.floor(WARM_UP * iterations)) if iterations else None
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]:
+        own = scheduler.get('by_epoch', True)
+        if own == by_epoch:
+            _rescale(scheduler, lambda value: _scaled(value, old, length))
+        else:  # a warm-up counted in iterations of a run of epochs
+            _rescale(scheduler, lambda value: min(max(2, round(value * ratio)), limit or value * length))
+    for scheduler in dicts_in(schedulers):
+        if 'warmup_epochs' in scheduler:
+            scheduler['warmup_epochs'] = min(scheduler['warmup_epochs'], max(0, scheduler.get('epochs', length) - 1))
+    intervals = [(cfg.train_cfg, 'val_interval')]
+    checkpoint = cfg.get('default_hooks', {}).get('checkpoint') or {}
+    if not by_epoch and not checkpoint.get('by_epoch', True):
+        intervals.append((checkpoint, 'interval'))
+    for found, key in intervals:
+        value = found.get(key, 1)
+        if value > 1:
+            found[key] = max(1, min(round(value * ratio), length))
+
+
+def _scaled(value: int, old: int, new: int) -> int:
+    if value in (old, old + 1):  # the end of the run, which some schedulers take one later
+        return new + value - old
+    return max(1, min(math.floor(value * new / old + 1e-9), new))
+
+
+def _rescale(scheduler: dict, scaled) -> None:
+    for key in ('begin', 'end', 'T_max', 'epochs', 'warmup_epochs', 'step_size', 'total_iters'):
+        if isinstance(scheduler.get(key), int) and scheduler[key] > 0:
+            scheduler[key] = scaled(scheduler[key])
+    if 'milestones' in scheduler:
+        # Several at one place would multiply the rate at once; each keeps a place of its own where there is room.
+        places = sorted({scaled(value) for value in scheduler['milestones']})
+        scheduler['milestones'] = [p for p in places if p < scheduler.get('end', p + 1)]
+    if type_name(scheduler) == 'LinearLR' and scheduler.get('end', 3) - scheduler.get('begin', 0) < 2:
+        scheduler['end'] = scheduler.get('begin', 0) + 2
+
+
+def _fit_reports(cfg: Config, length: int, each: int, by_epoch: bool) -> None:
+    """About ten evaluations and checkpoints of a run, the best one kept, and a line of the log every so often."""
+    interval = max(1, length // 10)
+    cfg.train_cfg.val_interval = interval
+    hooks = cfg.setdefault('default_hooks', {})
+    metric = dict(mmdet='coco/bbox_mAP', mmseg='mIoU').get(cfg.get('default_scope'), 'accuracy/top1')
+    hooks.setdefault('checkpoint', dict(type='CheckpointHook')).update(
+        interval=interval, by_epoch=by_epoch, save_best=metric, rule='greater', max_keep_ckpts=2
+    )
+    if 'logger' in hooks:
+        hooks.logger.interval = max(1, min(hooks.logger.get('interval', 50), (each if by_epoch else length) // 4 or 1))
+
+
+def set_image_size(cfg: Config, height: int, width: int) -> None:
+    """Scale every size in the pipelines, so that the reference one becomes ``height`` and ``width``.
+
+    The reference: a segmentor's crop, a classifier's crop or size, the shorter side of a detector's test pictures.
+
+    Raises:
+        UserError: The pipelines have no such size, or the pictures of a detector are not to keep their shape.
+    """
+    scope = cfg.get('default_scope')
+    reference = _reference_size(cfg, scope)
+    if reference is None:
+        raise UserError(f'--image-size: the pipelines of {cfg.filename} have no size to change')
+    factor = min(height, width) / min(reference)
+    square = height == width
+    changed: set[int] = set()
+    for pipeline in pipelines_of(cfg):
+        for step in dicts_in(pipeline):
+            if id(step) not in changed:
+                changed.add(id(step))
+                _scale_step(step, factor, (height, width), square, scope == 'mmdet')
+    preprocessor = cfg.model.get('data_preprocessor') or {}
+    if scope == 'mmseg' and preprocessor.get('size'):
+        preprocessor['size'] = (height, width)
+    if scope == 'mmdet':
+        print_log(f'pictures: shorter side {min(height, width)} (the recipe: {min(reference)})', 'current')
+    else:
+        print_log(f'pictures: {height}×{width} (the recipe: {reference[0]}×{reference[1]})', 'current')
+
+
+def _reference_size(cfg: Config, scope: str | None) -> tuple[int, int] | None:
+    if scope == 'mmseg' and (cfg.model.get('data_preprocessor') or {}).get('size'):
+        return tuple(cfg.model.data_preprocessor['size'])
+    names = ('Resize', 'RandomChoiceResize') if scope == 'mmdet' else ('CenterCrop', 'Resize', 'RandomResizedCrop')
+    for name in names:
+        for step in steps_of(cfg, name):
+            value = step.get('crop_size') or step.get('scale') or (step.get('scales') or [None])[-1]
+            if value is not None:
+                pair = (value, value) if isinstance(value, int) else tuple(value)
+                return (min(pair), min(pair)) if scope == 'mmdet' else (pair[0], pair[1])
+    return None
+
+
+def _scale_step(step: dict, factor: float, exact: tuple[int, int], square: bool, detector: bool) -> None:
+    for key in SIZES:
+        if key not in step or step[key] is None:
+            continue
+        if not square and not detector and key == 'crop_size':
+            step[key] = tuple(exact)
+            continue
+        step[key] = _times(step[key], factor)
+
+
+def _times(value: Any, factor: float) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(_times(item, factor) for item in value)
+    return max(1, round(value * factor)) if isinstance(value, int) else value
