@@ -86,11 +86,14 @@ def train(
         boxes_only=boxes_only,
         **asdict(Length(**length)),
     )
-    cfg = _with_flags(config, work_dir, launcher, flags)
+    # What the flags of the start say, such as where the data lie, is not known before the checkpoint is.
+    cfg = _prepare(config, work_dir, None, cfg_options, launcher)
     point = _point_to_go_on_from(cfg, resume)
     if point:
         flags = repeat_flags(flags, point)
-        cfg = _with_flags(config, work_dir, launcher, flags)
+        cfg = _prepare(config, work_dir, None, flags['cfg_options'], launcher)
+    _apply(cfg, flags)
+    if point:
         seed = cfgs.keep_seed(cfg, point.seed, seed)
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
@@ -192,11 +195,12 @@ def _prepare(
     return cfg
 
 
-def _with_flags(config: str, work_dir: str | None, launcher: str, flags: dict) -> Config:
+def _apply(cfg: Config, flags: dict[str, Any]) -> None:
     own = flags['own_classes']
     if own and not flags['data_root']:
         raise UserError('--own-classes reads the data of a folder: give it with --data-root DIR')
-    cfg = _prepare(config, work_dir, None if own else flags['data_root'], flags['cfg_options'], launcher)
+    if flags['data_root'] and not own:
+        cfgs.set_data_root(cfg, flags['data_root'])
     if flags['amp']:
         cfgs.use_amp(cfg)
     if flags['auto_scale_lr']:
@@ -213,7 +217,6 @@ def _with_flags(config: str, work_dir: str | None, launcher: str, flags: dict) -
         Length(**length).apply(cfg, count_pictures(cfg), own)
     if flags['no_pretrained']:
         cfgs.train_from_scratch(cfg)
-    return cfg
 
 
 def _point_to_go_on_from(cfg: Config, resume: str | None) -> Point | None:

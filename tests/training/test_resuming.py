@@ -37,6 +37,7 @@ def test_resume_needs_the_work_dir_alone_and_a_new_schedule_is_followed(tmp_path
     shorter = {'param_scheduler.1.T_max': 1, 'train_cfg.max_epochs': 1}
     run(config, tmp_path / 'w', cfg_options={**options, **shorter}, **flags)
     os.rename(tmp_path / 'w', tmp_path / 'moved')
+    shutil.rmtree(tmp_path / 'pictures')  # where the config alone would look
     capfd.readouterr()
     run(config, tmp_path / 'moved', resume='auto', cfg_options=longer)
     told = ''.join(capfd.readouterr())
