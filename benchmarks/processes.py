@@ -123,7 +123,7 @@ def main() -> None:
         began = time.monotonic()
         ends = [machine.wait(600) for machine in start(folder, '--resume')]
     logs = [(folder / f'{name}.txt').read_text() for name in NAMES]
-    resumed = re.search(r'resumed epoch: \d+, iter: (\d+)', logs[0])
+    resumed = re.search(r'resumed from .*, iteration (\d+)', logs[0])
     print(f'resumed from iteration {resumed and resumed[1]} in {time.monotonic() - began:.0f} s; statuses {ends}')
     print(f'the second machine got the checkpoint: {"has come from the first machine" in logs[1]}')
     last = folder / NAMES[0] / 'work' / f'iter_{ITERATIONS}.pth'
