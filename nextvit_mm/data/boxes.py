@@ -25,12 +25,14 @@ class Boxes:
         splits: For ``'train'``, ``'val'`` and perhaps ``'test'`` what a COCO file holds; a picture's ``file_name`` is
             its whole path, a category's ``id`` its label.
         remarks: What was filled in, left out or decided, one line each.
+        sources: The annotation file of each split, where there is one.
     """
 
     layout: str
     classes: tuple[str, ...]
     splits: dict[str, dict]
     remarks: list[str] = field(default_factory=list)
+    sources: dict[str, Path] = field(default_factory=dict)
 
     def without_masks(self) -> dict[str, list]:
         """For each split the ids of annotations that have no mask."""
@@ -60,10 +62,11 @@ def read_boxes(root: Path) -> Boxes:
     if 'train' not in boxes.splits:
         raise UserError(f'{root}: no picture for training ({boxes.layout}, with {some(boxes.splits) or "no pictures"})')
     for split, found in boxes.splits.items():
-        notes = complete(found, root / split)
+        where = boxes.sources.get(split, root / split)
+        notes = complete(found, where)
         if boxes.layout == 'COCO':  # of polygons in other layouts the box and the area always have to be found
             boxes.remarks += [f'{split}: filled in the {note}' for note in notes]
-        boxes.remarks += check_boxes(found, root / split)
+        boxes.remarks += check_boxes(found, where)
     if 'val' not in boxes.splits:
         _make_val(boxes, root)
     for split in ('train', 'val'):
@@ -136,7 +139,7 @@ def _read_coco_files(root: Path, files: dict[str, Path]) -> Boxes:
     for split, found in splits.items():
         _use_labels(found, names, files[split])
         _find_pictures(found, root, files[split])
-    return Boxes('COCO', tuple(names), splits, remarks)
+    return Boxes('COCO', tuple(names), splits, remarks, files)
 
 
 def _use_labels(found: dict, names: list[str], file: Path) -> None:

@@ -12,13 +12,22 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from ..errors import UserError
 from .check_batches import check_batches
+from .check_folders import FLAG, check_folders
 from .check_maps import check_maps
 from .coco import check_boxes, complete, read_coco, without_masks
 from .files import pictures_below, some, write_text
-from .loaders import datasets_of, dicts_in, evaluators_of, steps_of, type_name
+from .loaders import (
+    annotation_file,
+    datasets_of,
+    dicts_in,
+    evaluators_of,
+    is_coco_dataset,
+    picture_folder,
+    steps_of,
+    type_name,
+)
 from .own import drop_masks, learns_masks
 
-FLAG = 'take the classes from the data with --own-classes'
 HEADS = ('roi_head', 'bbox_head', 'decode_head', 'auxiliary_head', 'head')
 
 
@@ -58,22 +67,6 @@ def count_pictures(cfg: Config) -> int | None:
         except (OSError, UserError):
             return None
     return total or None
-
-
-def is_coco_dataset(dataset: dict) -> bool:
-    return type_name(dataset) == 'CocoDataset'
-
-
-def annotation_file(dataset: dict) -> Path:
-    return Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-
-
-def picture_folder(dataset: dict) -> Path:
-    """Where the pictures of a data set lie."""
-    prefix = dataset.get('data_prefix') or {}
-    if isinstance(prefix, dict):
-        prefix = prefix.get('img', prefix.get('img_path', '')) or ''
-    return Path(dataset.get('data_root') or '', prefix or dataset.get('split') or '')
 
 
 def classes_of(dataset: dict, name: str) -> tuple[str, ...] | None:
@@ -119,7 +112,7 @@ def _check_dataset(cfg: Config, split: str, dataset: dict) -> int:
     elif type_name(dataset) == 'PairedSegDataset' or (isinstance(prefix, dict) and 'seg_map_path' in prefix):
         count = check_maps(cfg, dataset, dataset_class(dataset), classes)
     elif type_name(dataset) in ('ImageNet', 'CustomDataset') and not dataset.get('multi_label'):
-        count = _check_folders(dataset, classes, name)
+        count = check_folders(dataset, classes, name)
     else:
         return 0
     if classes is not None:
@@ -259,45 +252,6 @@ def _check_evaluators(cfg: Config, split: str) -> None:
 
 def _same(one: str | Path, other: str | Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _check_folders(dataset: dict, classes: tuple[str, ...] | None, name: str) -> int:
-    """A classifier's folders, one for each class, or its list of pictures with labels."""
-    if dataset.get('ann_file'):
-        return _check_labels(annotation_file(dataset), picture_folder(dataset), classes, name)
-    root = picture_folder(dataset)
-    folders = sorted(f.name for f in root.iterdir() if f.is_dir()) if root.is_dir() else []
-    if not folders:
-        raise UserError(f'{root} holds no folder of pictures for each class')
-    if classes is not None and len(folders) != len(classes):
-        raise UserError(
-            f'{root} has {len(folders)} folders ({some(folders)}), and the data set of {name} has {len(classes)} '
-            f'classes: correct one of them, or {FLAG}'
-        )
-    if classes is not None and set(folders) == set(classes) and folders != list(classes):
-        raise UserError(
-            f'{name}: MMPretrain numbers the folders of {root} in alphabetical order: write classes={tuple(folders)!r}'
-        )
-    for folder in folders:
-        if not pictures_below(root / folder):
-            raise UserError(f'{root / folder} holds no picture')
-    return len(pictures_below(root))
-
-
-def _check_labels(file: Path, folder: Path, classes: tuple[str, ...] | None, name: str) -> int:
-    count = 0
-    for number, line in enumerate(file.read_text(encoding='utf-8').splitlines(), start=1):
-        path, _, label = line.strip().rpartition(' ')
-        if not label.isdigit() or not path:
-            raise UserError(f'{file}, line {number}: {line!r} is not a path, a space and the number of a class')
-        if classes is not None and int(label) >= len(classes):
-            raise UserError(f'{file}, line {number}: the label {label} is none of the {len(classes)} classes of {name}')
-        if not (folder / path).is_file():
-            raise UserError(f'{file}, line {number}: the picture {folder / path} is not there')
-        count += 1
-    if not count:
-        raise UserError(f'{file} names no pictures')
-    return count
 
 
 def use_boxes_only(cfg: Config) -> None:

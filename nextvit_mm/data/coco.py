@@ -82,7 +82,8 @@ def complete(found: dict, path: Path) -> list[str]:
     sizes = {item['id']: (item.get('height'), item.get('width')) for item in found['images']}
     for annotation in found['annotations']:
         where = f'{path}: annotation {annotation.get("id")}'
-        _complete_mask(annotation, where, sizes[annotation['image_id']], note)
+        if annotation.get('segmentation'):
+            _complete_mask(annotation, where, sizes[annotation['image_id']], note)
         _complete_box(annotation, where, note)
         if annotation.get('iscrowd') is None:
             annotation['iscrowd'] = 0
@@ -95,15 +96,15 @@ def complete(found: dict, path: Path) -> list[str]:
 
 
 def _complete_mask(annotation: dict, where: str, size: tuple, note) -> None:
-    mask = annotation.get('segmentation')
-    if not mask:
-        return
-    if isinstance(mask, list) and all(isinstance(part, dict) for part in mask):
+    mask = annotation['segmentation']
+    if isinstance(mask, list) and isinstance(mask[0], dict):
         mask = annotation['segmentation'] = _joined(mask, where)
         note('run-length masks out of their lists, the mask')
-    if isinstance(mask, list) and all(isinstance(part, (int, float)) for part in mask):
+    if isinstance(mask, list) and isinstance(mask[0], (int, float)):
         mask = annotation['segmentation'] = [mask]
         note('polygons in a list of their own, the mask')
+    if not isinstance(mask, (list, dict)):
+        raise UserError(f'{where}: its segmentation is neither polygons nor a run-length mask')
     if isinstance(mask, dict):
         if not mask.get('counts') or not mask.get('size'):
             raise UserError(f'{where} has a run-length mask without {"size" if mask.get("counts") else "counts"}')
@@ -112,12 +113,14 @@ def _complete_mask(annotation: dict, where: str, size: tuple, note) -> None:
                 f'{where} has a run-length mask of {mask["size"]}, and its picture is {list(size)} (height, width)'
             )
         return
-    if not isinstance(mask, list) or not all(isinstance(part, list) for part in mask):
-        raise UserError(f'{where}: its segmentation is neither polygons nor a run-length mask')
+    short = False
     for polygon in mask:
-        if len(polygon) % 2 or not all(_is_number(value) for value in polygon):
+        if not isinstance(polygon, list):
+            raise UserError(f'{where}: its segmentation is neither polygons nor a run-length mask')
+        if len(polygon) % 2 or not _are_numbers(polygon):
             raise UserError(f'{where} has a polygon that is no list of x, y, x, y, …')
-    if any(len(polygon) < 6 for polygon in mask):
+        short = short or len(polygon) < 6
+    if short:
         annotation['segmentation'] = [polygon for polygon in mask if len(polygon) >= 6]
         note('polygons of fewer than three points left out, the mask')
 
@@ -152,7 +155,7 @@ def _complete_box(annotation: dict, where: str, note) -> None:
             raise UserError(f'{where} has neither a bbox nor a segmentation')
         annotation['bbox'] = box
         note('bbox')
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+    if not isinstance(box, list) or len(box) != 4 or not _are_numbers(box):
         raise UserError(f'{where}: its bbox is {box}, and not four numbers x, y, width, height')
 
 
@@ -166,8 +169,12 @@ def _box_of_run_lengths(mask: dict, where: str) -> list[float]:
         raise UserError(f'{where} has a run-length mask that cannot be read: {error}') from None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def _are_numbers(values: list) -> bool:
+    """Whether a list holds finite numbers alone: by its sum, since there are millions of them."""
+    try:
+        return math.isfinite(sum(values))
+    except TypeError:
+        return False
 
 
 def _area(annotation: dict) -> float:
@@ -207,11 +214,10 @@ def without_masks(found: dict) -> list[Any]:
 
 def doubtful_boxes(found: dict) -> Iterator[tuple[dict, str]]:
     """Annotations whose box has no area, or lies outside of its picture as a whole or in part, and which."""
-    pictures = {item['id']: item for item in found['images']}
+    sides = {i['id']: (i.get('width') or math.inf, i.get('height') or math.inf) for i in found['images']}
     for annotation in found['annotations']:
         x, y, width, height = annotation['bbox']
-        picture = pictures[annotation['image_id']]
-        right, bottom = picture.get('width') or math.inf, picture.get('height') or math.inf
+        right, bottom = sides[annotation['image_id']]
         if width < 1 or height < 1:
             yield annotation, 'less than a pixel wide or high'
         elif x >= right or y >= bottom or x + width <= 0 or y + height <= 0:

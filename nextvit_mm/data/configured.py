@@ -6,12 +6,12 @@ from mmengine.config import Config
 
 from ..errors import UserError
 from .boxes import Boxes
-from .check import annotation_file, classes_of, dataset_class, is_coco_dataset, picture_folder
+from .check import classes_of, dataset_class
 from .check_maps import pairs_of
 from .coco import read_coco
 from .files import pictures_below
 from .folders import Folders
-from .loaders import datasets_of, type_name
+from .loaders import annotation_file, datasets_of, is_coco_dataset, picture_folder, type_name
 from .maps import Maps, palette_of
 from .own import Data
 

@@ -1,6 +1,7 @@
 """Files of data sets: listed, read, and written whole or not at all."""
 
 import csv
+import gc
 import json
 import os
 import random
@@ -27,12 +28,17 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: It cannot be read, or is not JSON.
     """
+    collected = gc.isenabled()
+    gc.disable()  # which would look through millions of new lists, again and again, for what is no longer used
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}') from None
     except ValueError as error:
         raise UserError(f'{path} is not JSON: {error}') from None
+    finally:
+        if collected:
+            gc.enable()
 
 
 def read_lines(path: Path) -> list[str]:

@@ -119,6 +119,11 @@ def _open_all(pictures: list, split: str, report: Report) -> dict[str, Path]:
             twice.append(f'{path} ({contents[digest].name})')
         contents.setdefault(digest, path)
     hush()
+    _warn(split, kinds, rotated, twice, report)
+    return contents
+
+
+def _warn(split: str, kinds: dict[str, list[str]], rotated: list[str], twice: list[str], report: Report) -> None:
     for kind, paths in kinds.items():
         report.warnings.append(
             f'{split}: {len(paths)} pictures are {kind}, which programs read differently: {some(paths, 3)}'
@@ -129,7 +134,6 @@ def _open_all(pictures: list, split: str, report: Report) -> dict[str, Path]:
         )
     if twice:
         report.warnings.append(f'{split}: {len(twice)} pictures are there twice: {some(twice, 3)}')
-    return contents
 
 
 def _by_class(counts: Counter, classes: tuple[str, ...]) -> str:

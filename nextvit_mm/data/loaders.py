@@ -1,6 +1,7 @@
 """A config's loaders: the data sets that read files, their pipelines, their evaluators."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -34,6 +35,22 @@ def type_name(config: dict) -> str:
     """The name of what a config's ``type`` is, a string with or without scope, or a class."""
     kind = config.get('type')
     return str(kind if isinstance(kind, str) else getattr(kind, '__name__', kind)).split('.')[-1]
+
+
+def is_coco_dataset(dataset: dict) -> bool:
+    return type_name(dataset) == 'CocoDataset'
+
+
+def annotation_file(dataset: dict) -> Path:
+    return Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+
+
+def picture_folder(dataset: dict) -> Path:
+    """Where the pictures of a data set lie."""
+    prefix = dataset.get('data_prefix') or {}
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img', prefix.get('img_path', '')) or ''
+    return Path(dataset.get('data_root') or '', prefix or dataset.get('split') or '')
 
 
 def dicts_in(value: Any) -> Iterator[dict]:
