@@ -103,17 +103,20 @@ class Console:
         """Move a bar of the terminal, of which the first call makes one."""
         if self._bar is None:
             self._bar = Progress(
-                TextColumn('{task.description}'),
+                TextColumn('{task.description}', table_column=Column(no_wrap=True)),
                 BarColumn(bar_width=20, table_column=Column(min_width=20)),
-                TextColumn('{task.completed}/{task.total}'),
-                TextColumn('{task.fields[text]}', table_column=Column(no_wrap=True, overflow='ellipsis')),
+                TextColumn('{task.completed}/{task.total}', table_column=Column(no_wrap=True)),
+                TextColumn('{task.fields[text]}', table_column=Column(no_wrap=True)),
                 console=self.screen,
                 transient=True,
                 refresh_per_second=4,
             )
             self._bar.start()
+        # rich would cut the other columns first.
+        room = max(0, self.screen.width - len(f'evaluation {total}/{total}') - 24)
+        text = text if len(text) <= room else text[: max(0, room - 1)] + '…'
         if name not in self._tasks:
-            self._tasks[name] = self._bar.add_task(name, total=total, text=text)
+            self._tasks[name] = self._bar.add_task(name, total=total, completed=done, text=text)
         self._bar.update(self._tasks[name], completed=done, total=total, text=text)
 
     def drop(self, name: str) -> None:

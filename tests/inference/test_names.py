@@ -38,7 +38,7 @@ for inferencer, scope, name in ((DetInferencer, 'mmdet', 'mask_rcnn_nextvit_s_1x
     print('NAME', name, cfg.model.backbone.arch, weights)
 name = 'nextvit_l_384'
 print('NAME', name, ModelHub.get(name).config.model.backbone.arch, name in list_models())
-print('OTHERS', 'resnet50_8xb32_in1k' in list_models(), len(self.list_models('mmseg', 'upernet_swin')) > 0)
+print('OTHERS', 'resnet50_8xb32_in1k' in list_models(), len(self.list_models('mmseg', 'fcn_r50')) > 0)
 """
 
 
@@ -103,10 +103,12 @@ def test_custom_imports_beside_the_config(own_config, monkeypatch):
 @pytest.mark.slow
 def test_custom_imports_of_ones_own_leave_the_backbone_found(own_config):
     """Not named any more in custom_imports, the package is imported by the backbone's own name."""
+    own_config.write_text(OWN.format(root=ROOT).replace('my_own_data', 'colorsys'))
     code = (
-        'import warnings; warnings.simplefilter("ignore")\n'
-        'from mmdet.apis import init_detector\nmodel = init_detector("x.py", None, device="cpu")\n'
-        'print("BUILT", type(model.backbone).__name__)'
+        'import sys, warnings; warnings.simplefilter("ignore")\n'
+        'from mmengine.config import Config\nfrom mmengine.registry import MODELS\n'
+        'backbone = Config.fromfile("x.py").model.backbone\nassert "nextvit_mm" not in sys.modules\n'
+        'print("BUILT", type(MODELS.build(backbone)).__name__)'
     )
     result = run_tool('-c', code, cwd=own_config.parent, PYTHONPATH=str(ROOT))
     assert 'BUILT NextViT' in result.stdout
