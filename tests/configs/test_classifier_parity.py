@@ -128,6 +128,7 @@ def reference(request, photographs):
     return request.param, fit_norms(model, pictures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('transform, side', CROPS, ids=str)
 def test_logits_are_timms(transform, side, reference, photographs, tmp_path, record_property):
     """timm's weights and statistics come through the project's reading of a timm file."""

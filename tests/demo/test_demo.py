@@ -21,6 +21,7 @@ QUICK = {
 }
 
 
+@pytest.mark.slow
 def test_the_demo_makes_trains_evaluates_and_draws(tmp_path, capsys):
     digits = DigitsConfig(train=4, val=2, size=64)
     config = write_small(DEMO, tmp_path)
@@ -33,6 +34,7 @@ def test_the_demo_makes_trains_evaluates_and_draws(tmp_path, capsys):
         run_demo(config, str(tmp_path / 'digits'), str(tmp_path / 'demo'), QUICK, DigitsConfig(train=5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('head', ['semantic_fpn', 'upernet'])
 def test_the_demo_of_a_segmentor_starts_from_a_detector(head, tmp_path, capsys):
     detector = {f'backbone.{k}': v for k, v in tiny().state_dict().items()}
@@ -58,6 +60,7 @@ def test_the_demo_of_a_segmentor_starts_from_a_detector(head, tmp_path, capsys):
         assert matplotlib.image.imread(tmp_path / 'demo' / picture).std() > 0.02
 
 
+@pytest.mark.slow
 def test_the_demo_of_a_classifier_on_unseen_digits(tmp_path, capsys):
     pytest.importorskip('mmpretrain')
     quick = {

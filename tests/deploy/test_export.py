@@ -73,6 +73,7 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'kind, to, flags',
     [
@@ -118,6 +119,7 @@ def test_what_is_written_computes_the_same(kind, to, flags, cases, pictures, tmp
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind, what', [('upernet', 'model'), ('classification', 'model'), ('detection', 'backbone')])
 def test_core_ml_programs(kind, what, cases, pictures, tmp_path):
     path = export(
@@ -172,6 +174,7 @@ def test_a_file_that_computes_something_else_is_not_kept(cases, pictures, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_detector_that_finds_nothing_was_not_compared(cases, pictures, tmp_path):
     with pytest.raises(UserError, match='finds nothing in the pictures'):
         export(
@@ -251,6 +254,7 @@ def test_a_checkpoint_of_another_model_is_refused(cases, pictures, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_random_weights_serve_for_speed(cases, pictures, tmp_path):
     path = export(cases['upernet'].config, random_weights=True, images=str(pictures), out=str(tmp_path / 'model.onnx'))
     assert json.loads(about_file(path).read_text())['exported']['random_weights'] is True
@@ -280,6 +284,7 @@ def write_found_as_truth(case, folder, options):
     return {f'{user}.ann_file': str(folder / 'truth.json') for user in ('test_dataloader.dataset', 'test_evaluator')}
 
 
+@pytest.mark.slow
 def test_the_exported_detector_scores_what_the_trained_one_does(cases, tmp_path):
     """Through the config's own data, metric and visualizer, on files as a user has them."""
     case, folder = cases['detection'], tmp_path / 'work'
@@ -301,6 +306,7 @@ def test_the_exported_detector_scores_what_the_trained_one_does(cases, tmp_path)
     assert json.loads(about_file(path).read_text())['evaluated']['exported'] == pytest.approx(exported)
 
 
+@pytest.mark.slow
 def test_the_exported_segmentor_scores_what_the_trained_one_does(cases, own_processes, tmp_path):
     case = cases['semantic_fpn']
     path = export(case.config, case.checkpoint, to='openvino', evaluate=True, out=str(tmp_path / 'model.xml'))
@@ -327,6 +333,7 @@ def test_what_cannot_be_tested_says_why(cases, pictures, tmp_path):
         evaluate(case.config, str(path), work_dir=str(tmp_path / 'work'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('to', ['onnx', 'openvino'])
 def test_int8_reports_what_it_costs(to, cases, tmp_path):
     case = cases['semantic_fpn']
@@ -349,6 +356,7 @@ def test_int8_reports_what_it_costs(to, cases, tmp_path):
         assert path.stat().st_size < 0.5 * float32.stat().st_size
 
 
+@pytest.mark.slow
 def test_int8_leaves_the_boxes_of_a_detector_alone(cases, tmp_path):
     case = cases['detection']
     path = export(
@@ -468,6 +476,7 @@ def test_a_bare_backbone_and_strangers():
         make_graph(tiny(), 'model')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind, folder', [('detection', 'coco_tiny/val2017'), ('upernet', 'ade_tiny/images')])
 def test_parity_on_real_photographs(kind, folder, cases, tmp_path):
     path = export(
@@ -482,6 +491,7 @@ def test_parity_on_real_photographs(kind, folder, cases, tmp_path):
     assert json.loads(about_file(path).read_text())['compared']['images'] == 2
 
 
+@pytest.mark.slow
 def test_the_command_and_the_runner_without_any_mm_package(cases, pictures, tmp_path):
     case = cases['detection']
     result = run_tool(
@@ -556,6 +566,7 @@ def test_configs_say_how_pictures_are_resized(cases):
     assert resize_rule(cls, 'classification', (128, 128), ())[0]['short_edge'] == 144
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', 'sbl')
 def test_published_classifiers_test_and_export(size, tmp_path):
     """On a folder of ImageNet's layout, and through the authors' evaluation transform in the runner."""

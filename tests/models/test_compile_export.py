@@ -29,6 +29,7 @@ def assert_equal_outputs(function, model, shapes=SHAPES, tolerance=1e-5):
                 assert relative_error(torch.as_tensor(a).float(), b) < tolerance
 
 
+@pytest.mark.slow
 def test_torch_compile_fullgraph_with_dynamic_sizes():
     """Captured whole; and one block of each kind through the default code generator, which takes long."""
     torch._dynamo.reset()
@@ -40,6 +41,7 @@ def test_torch_compile_fullgraph_with_dynamic_sizes():
     assert_equal_outputs(torch.compile(model, fullgraph=True, dynamic=True), model)
 
 
+@pytest.mark.slow
 def test_torch_compile_fullgraph_in_training():
     torch._dynamo.reset()
     model, reference = two_stages().train(), two_stages().train()
@@ -52,6 +54,7 @@ def test_torch_compile_fullgraph_in_training():
         assert relative_error(a.grad, b.grad) < 1e-4, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sr_mode', ['tokens', 'windows'])
 def test_torch_export_with_dynamic_height_and_width(sr_mode):
     model = two_stages(sr_mode=sr_mode).eval()
@@ -70,6 +73,7 @@ def test_torch_jit_trace():
     assert_equal_outputs(traced, model)
 
 
+@pytest.mark.slow
 def test_onnx_with_dynamic_sizes_in_onnxruntime():
     model = two_stages().eval()
     buffer = io.BytesIO()

@@ -32,6 +32,7 @@ def test_parameters_of_the_classifier_are_the_published_ones(size, published):
     assert int(millions * 10) / 10 == published  # Table 4 truncates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('shape', [(64, 64), (77, 115)])
 def test_feature_maps_and_logits(size, shape):
@@ -49,6 +50,7 @@ def test_feature_maps_and_logits(size, shape):
         assert relative_error(a, e) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', SIZES)
 def test_training_mode_and_every_gradient(size):
     theirs, ours = pair(size, torch.float64)

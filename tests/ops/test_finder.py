@@ -142,12 +142,14 @@ def test_missing_operator_names_itself_its_caller_and_the_way_out():
     assert '\n' not in str(error.value)
 
 
+@pytest.mark.slow
 def test_without_torchvision_and_the_mm_libraries(said):
     """The package imports; mmcv.ops says in one line what is missing, as the error that MMSegmentation catches."""
     assert 'SAID this mmcv has no compiled operators' in said['without']
     assert 'install the torchvision of this torch' in said['without'] and 'Traceback' not in said['without']
 
 
+@pytest.mark.slow
 def test_switched_off_and_on_again(said):
     """Nothing remains of a failed import: with the operators back, the same process goes on."""
     assert "SAID No module named 'mmcv._ext'" in said['off and on'] and 'Traceback' not in said['off and on']
@@ -167,12 +169,14 @@ def test_compiled_operators_are_never_replaced(tmp_path, monkeypatch):
     assert in_use() == {} and sys.modules['mmcv._ext'].mine == 7
 
 
+@pytest.mark.slow
 def test_own_script(said):
     """import nextvit_mm, before anything of MMDetection."""
     assert 'detector ' in said['own script'] and 'Traceback' not in said['own script']
     assert "inferencer ['bboxes', 'labels', 'masks', 'scores']" in said['own script']
 
 
+@pytest.mark.slow
 def test_script_that_knows_nothing_of_this_package(said):
     """python -m nextvit_mm.ops SCRIPT.py ARGUMENTS."""
     assert said['stranger'].splitlines()[-1] == "beside ['--a', 'b'] __main__" and 'Traceback' not in said['stranger']
@@ -180,6 +184,7 @@ def test_script_that_knows_nothing_of_this_package(said):
     assert wrong.returncode == 2 and wrong.stderr.splitlines()[-1].startswith('none.py is no file: python -m')
 
 
+@pytest.mark.slow
 def test_mmdetections_own_tool_by_custom_imports(said):
     """A config that imports this package is enough for a tool that reads it first, as MMDetection's train.py does."""
     assert said['custom imports'].splitlines()[-1] == 'whole' and 'Traceback' not in said['custom imports']

@@ -11,6 +11,7 @@ TOOL = ROOT / 'tools' / 'benchmark.py'
 QUICK = ['--rounds', '1', '--warmup', '0', '--threads', '1']
 
 
+@pytest.mark.slow
 def test_latency(tmp_path):
     files = {kind: tmp_path / f'run.{kind}' for kind in ('md', 'json', 'png')}
     result = call_tool(
@@ -38,6 +39,7 @@ def test_latency(tmp_path):
     assert all(path.stat().st_size for path in files.values())
 
 
+@pytest.mark.slow
 def test_train_measures_memory(tmp_path):
     out = tmp_path / 'train.json'
     call_tool(TOOL, 'train', '--only', 'nextvit_s/bf16', '--shape', '2x64', *QUICK, '--json', out)

@@ -12,6 +12,7 @@ from ..weights.test_keys import official
 TEST = ROOT / 'tools' / 'test.py'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('form', ['detector', 'segmentor'])
 def test_an_official_file_predicts_what_its_weights_do(form, digits, tmp_path):
     """A checkpoint as mmdet 2 or mmseg 0.x wrote it for the authors: their names, and what they carried unused."""

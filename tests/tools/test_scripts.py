@@ -10,6 +10,7 @@ import pytest
 from ..conftest import DETECTOR, ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'script, arguments, usage',
     [

@@ -51,6 +51,7 @@ optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'kind, text, metric', [('segmentor', SEGMENTOR, 'mIoU'), ('classifier', CLASSIFIER, 'accuracy/top1')]
 )
@@ -86,6 +87,7 @@ def test_the_same_tools_train_and_test_segmentors_and_classifiers(kind, text, me
     assert len([p for p in (tmp_path / 'pictures').rglob('*') if p.suffix in ('.jpg', '.png')]) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('data', ['digits', 'ade_tiny'])
 def test_a_published_segmentor_trains_and_tests_with_several_scales(data, digits, tmp_path):
     """The recipe's data as they are: crops of 512×512, tests at 2048×512, then at six sizes, flipped too."""

@@ -87,6 +87,7 @@ def kill_after_first_epoch(command, work_dir):
             process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['digits', 'coco'])
 def test_train_die_resume_evaluate_draw(name, digits, tmp_path):
     case = digits_case(digits, tmp_path) if name == 'digits' else coco_case(tmp_path)
@@ -134,6 +135,7 @@ def test_train_die_resume_evaluate_draw(name, digits, tmp_path):
     assert {'bboxes', 'scores', 'labels', 'masks'} <= predictions[0]['pred_instances'].keys()
 
 
+@pytest.mark.slow
 def test_without_data_one_message_says_what_is_missing(tmp_path):
     result = call_tool(TRAIN, DETECTOR, cwd=tmp_path, check=False)
     assert result.returncode == 2
@@ -143,6 +145,7 @@ def test_without_data_one_message_says_what_is_missing(tmp_path):
     assert '--data-root' in result.stderr and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_missing_or_dangerous_checkpoints_stop_before_or_without_running(digits, tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -195,6 +198,7 @@ def test_published_weights_out_of_reach_stop_training(digits, tmp_path):
 RECIPE = ROOT / 'configs' / 'segmentation' / 'semantic_fpn_nextvit_s_80k.py'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fits', [True, False])
 def test_load_from_takes_the_whole_backbone_or_stops(fits, digits, tmp_path):
     torch.save(dict(model=official('small') if fits else hollow(official('base', device='meta'))), tmp_path / 'x.pth')
