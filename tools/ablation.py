@@ -5,7 +5,7 @@ import argparse
 from mmengine.config import DictAction
 
 from nextvit_mm.published import ABLATION_TABLES
-from nextvit_mm.reproduction.ablation import TASKS, train_rows
+from nextvit_mm.reproduction.ablation_runs import TASKS, train_rows
 from nextvit_mm.utils.command import run_command
 
 

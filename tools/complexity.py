@@ -8,6 +8,7 @@ from mmengine.config import DictAction
 from nextvit_mm.benchmark.complexity import count_complexity
 from nextvit_mm.training.config import load_config
 from nextvit_mm.utils.command import run_command
+from nextvit_mm.utils.tables import format_table
 
 
 def complexity(config: str, size: list[int] | None, cfg_options: dict | None, as_json: bool) -> None:
@@ -32,9 +33,8 @@ def complexity(config: str, size: list[int] | None, cfg_options: dict | None, as
         ('as the paper counts', found.published_params, found.published_flops),
     ]
     print(f'{config}, one image of {found.size[0]}×{found.size[1]}')
-    print(f'{"":<28} {"params (M)":>11} {"multiply-adds (G)":>18}')
-    for name, params, flops in lines:
-        print(f'{name:<28} {params / 1e6:>11.2f} {flops / 1e9:>18.2f}')
+    cells = [[name, f'{params / 1e6:.2f}', f'{flops / 1e9:.2f}'] for name, params, flops in lines]
+    print(format_table(['', 'params (M)', 'multiply-adds (G)'], cells))
     if found.not_run:
         print(f'not run for one image, and so without multiply-adds: {", ".join(found.not_run)}')
 

@@ -9,7 +9,11 @@ from typing import TextIO
 from nextvit_mm.errors import UserError
 from nextvit_mm.published import ABLATION_TABLES, TABLES
 from nextvit_mm.reproduction import ablation
-from nextvit_mm.reproduction.tables import draw_table, make_table, print_table
+from nextvit_mm.reproduction.ablation_runs import add_results
+from nextvit_mm.reproduction.ablation_table import print_rows
+from nextvit_mm.reproduction.figures import draw_table
+from nextvit_mm.reproduction.printing import print_table
+from nextvit_mm.reproduction.tables import make_table
 from nextvit_mm.utils.command import run_command
 
 
@@ -20,9 +24,9 @@ def reproduce(
         if plot:
             raise UserError(f'--plot is for tables {", ".join(map(str, TABLES))}')
         rows = ablation.load_rows(table)
-        ablation.add_results(rows, runs)
+        add_results(rows, runs)
         machine = ablation.measure_latencies(rows) if latency else None
-        write(lambda file: ablation.print_rows(table, rows, style, file, machine), out)
+        write(lambda file: print_rows(table, rows, style, file, machine), out)
         return
     if latency:
         raise UserError(

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
 from ..models import NextViT
 from ..published import load_table
+from ..utils.norms import batch_norms, new_statistics
+from ..utils.optional import need
 from ..weights.keys import arch_depths, to_ours
+from .complexity import multiply_adds
 
 ARCHS = dict(nextvit_s='small', nextvit_b='base', nextvit_l='large')
 SETTLING_SIZE = (128, 128)  # of the images that give BN their statistics
@@ -176,12 +178,10 @@ def count_multiply_adds(model: nn.Module, shape: Sequence[int]) -> int:
         model: Any module that takes one image tensor.
         shape: (B, C, H, W).
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     parameter = next(model.parameters())
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(*shape, device=parameter.device, dtype=parameter.dtype))
-    return counter.get_total_flops() // 2  # PyTorch counts 2 FLOPs a multiply-add
+    image = torch.zeros(*shape, device=parameter.device, dtype=parameter.dtype)
+    with torch.no_grad():
+        return multiply_adds(lambda: model(image)).total
 
 
 def settle_norms(model: nn.Module, size: Sequence[int], seed: int) -> None:
@@ -190,32 +190,27 @@ def settle_norms(model: nn.Module, size: Sequence[int], seed: int) -> None:
     Freshly built, BN are so plain that a fold could get them wrong unseen, and after a few dozen blocks without
     trained statistics activations grow beyond what half precision and 8 bits hold.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    norms = batch_norms(model)
     if not norms:
         return
     generator = torch.Generator().manual_seed(seed)
     for norm in norms:
-        norm.momentum_kept, norm.momentum = norm.momentum, 1.0
         if norm.affine:
             # Zero where a residual branch ends: timm starts those small, and so they are left, or the errors of half
             # precision would grow from block to block beyond anything that a trained network shows.
             scale = 1.0 if norm.weight.detach().any() else 0.2
             nn.init.uniform_(norm.weight, 0.5 * scale, 1.5 * scale, generator=generator)
             nn.init.normal_(norm.bias, 0, 0.2, generator=generator)
-    model.train()
-    with torch.no_grad():
-        model(photographs((4, 3, *size), seed))
     model.eval()
-    for norm in norms:
-        norm.momentum = norm.momentum_kept
-        del norm.momentum_kept
+    with torch.no_grad(), new_statistics(model):
+        model(photographs((4, 3, *size), seed))
 
 
 def _build_timm(name: str, size: Sequence[int], seed: int) -> nn.Module:
     """timm's feature extractor where the network supports one, else its ``forward_features``; random weights."""
     timm = _timm()
     pretrained = timm.get_pretrained_cfg(name)
-    keywords = {}
+    keywords: dict[str, tuple[int, ...]] = {}
     if pretrained.fixed_input_size and tuple(size) != tuple(pretrained.input_size[1:]):
         keywords['img_size'] = tuple(size)
     torch.manual_seed(seed)
@@ -246,6 +241,4 @@ class _ForwardFeatures(nn.Module):
 
 
 def _timm():
-    from ..utils.optional import need
-
     return need('timm', 'the benchmark')

@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -83,9 +84,10 @@ def count_complexity(config: Config, size: tuple[int, int] | None = None) -> Com
             f'this one has default_scope={scope!r}'
         )
     init_default_scope(scope)
-    size = tuple(size or SIZES[scope])
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise UserError(f'the size of the image must be a height and a width in pixels, not {size}')
+    sides = tuple(size or SIZES[scope])
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UserError(f'the size of the image must be a height and a width in pixels, not {sides}')
+    height, width = sides
     # Weights are not needed, and SyncBN would refuse a device other than a GPU.
     model_cfg = _without_weights(config.model)
     try:
@@ -94,17 +96,17 @@ def count_complexity(config: Config, size: tuple[int, int] | None = None) -> Com
             model = _build(model_cfg)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         run = _OneImage(revert_sync_batchnorm(model).eval().to('meta'))
-        image = torch.empty(1, model_cfg.get('backbone', {}).get('in_channels', 3), *size, device='meta')
+        image = torch.empty(1, model_cfg.get('backbone', {}).get('in_channels', 3), height, width, device='meta')
         by_module, by_layer, norms = _count(run, image)
     except Exception as error:  # any model of any library; whatever it raises, it is this model that cannot be counted
         raise UserError(
-            f'{model_cfg.get("type")} cannot be counted at {size[0]}×{size[1]}: {type(error).__name__}: {error}'
+            f'{model_cfg.get("type")} cannot be counted at {height}×{width}: {type(error).__name__}: {error}'
         ) from error
     params = sum(p.numel() for p in model.parameters())
     dense = scope != 'mmpretrain'
     parts = _parts(model, by_module)
     return Complexity(
-        size=size,
+        size=(height, width),
         params=params,
         flops=by_module['total'],
         published_params=trainable + _carried_classifier(model) if dense else params,
@@ -151,10 +153,26 @@ class _OneImage(nn.Module):
             head(torch.empty(regions, extractor.out_channels, *pooled, device='meta'))
 
 
-def _count(run: nn.Module, image: Tensor) -> tuple[dict[str, int], int, int]:
-    """Multiply-adds by module; the layer-by-layer count; elements of the norms, twice."""
+class MultiplyAdds(NamedTuple):
+    """Multiply-adds: in all, and by the name of the module, which begins with its model's class."""
+
+    total: int
+    by_module: dict[str, int]
+
+
+def multiply_adds(run: Callable[[], Any]) -> MultiplyAdds:
+    """Multiply-adds of the convolutions, linear layers and matrix products that ``run()`` calls, backward included."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    with FlopCounterMode(display=False) as counter:
+        run()
+    # PyTorch counts 2 FLOPs a multiply-add.
+    by_module = {name: sum(counts.values()) // 2 for name, counts in counter.get_flop_counts().items()}
+    return MultiplyAdds(counter.get_total_flops() // 2, by_module)
+
+
+def _count(run: nn.Module, image: Tensor) -> tuple[dict[str, int], int, int]:
+    """Multiply-adds by module; the layer-by-layer count; elements of the norms, twice."""
     layers: list[tuple[nn.Module, int]] = []
 
     def record(module: nn.Module, inputs: tuple, output: Tensor) -> None:
@@ -162,18 +180,14 @@ def _count(run: nn.Module, image: Tensor) -> tuple[dict[str, int], int, int]:
 
     handles = [module.register_forward_hook(record) for module in run.modules() if _rule(module)]
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            run(image)
+        with torch.no_grad():
+            found = multiply_adds(lambda: run(image))
     finally:
         for handle in handles:
             handle.remove()
     root = f'{type(run).__name__}.model.'
-    by_module = {
-        name[len(root) :]: sum(counts.values()) // 2  # PyTorch counts 2 FLOPs a multiply-add
-        for name, counts in counter.get_flop_counts().items()
-        if name.startswith(root)
-    }
-    by_module['total'] = counter.get_total_flops() // 2
+    by_module = {name[len(root) :]: count for name, count in found.by_module.items() if name.startswith(root)}
+    by_module['total'] = found.total
     norms = sum(flops for module, flops in layers if isinstance(module, NORMS))
     return by_module, sum(flops for _, flops in layers), norms
 
@@ -233,7 +247,9 @@ def _rule(module: nn.Module) -> Callable[[nn.Module, Tensor, Tensor], int] | Non
 
 
 def _layer_flops(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    return _rule(module)(module, x, y)
+    rule = _rule(module)
+    assert rule is not None  # hooks are on layers that have one
+    return rule(module, x, y)
 
 
 def _carried_classifier(model: nn.Module) -> int:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -12,10 +13,10 @@ from ..errors import UserError
 from ..utils.progress import say
 from .candidates import Candidate, build, count_multiply_adds, parse_candidate, photographs, published_top1
 from .machine import describe_machine, limit_kernels
+from .options import LATENCY_REFERENCE, LatencyOptions
 from .rounds import Result, Row, Run, Shape, Timer, limits_of, parse_shape, shape_name
 from .runtimes import PRECISIONS, RUNTIMES, prepare, relative_error, require, why_not
 
-REFERENCE = 'timm:nextvit_small/eager/fp32'
 # Relative error against the same network in eager float32 from which on a row counts as broken, not as fast.
 TOLERANCES = dict(fp32=1e-3, bf16=0.05, fp16=0.05, int8=0.5)
 
@@ -38,88 +39,62 @@ class LatencyRow(Row):
         return f'{self.candidate}/{self.runtime}/{self.precision}'
 
 
-def measure_latency(
-    candidates: Sequence[str],
-    shapes: Sequence[str] = ('8x224', '1x224'),
-    runtimes: Sequence[str] = ('eager', 'folded'),
-    precisions: Sequence[str] = ('fp32',),
-    only: Sequence[str] | None = None,
-    reference: str | None = None,
-    rounds: int = 10,
-    warmup: int = 2,
-    min_time: float = 0.2,
-    seed: int = 0,
-    threads: int | None = None,
-    device: str = 'cpu',
-) -> Result:
+def measure_latency(options: LatencyOptions) -> Result[LatencyRow]:
     """Measure every candidate in every runtime and precision, shape by shape, beside the machine's limit.
 
     In each round everything runs once, in an order that the seed shuffles anew, so that what slows the machine for a
     while slows all alike. A turn is one call that is not timed (it wakes the runtime's threads and lets those of the
     one before fall asleep) and then timed calls until ``min_time`` is reached.
 
-    Args:
-        candidates: Names, see :func:`.candidates.parse_candidate`.
-        shapes: See :func:`.rounds.parse_shape`.
-        runtimes, precisions: Of :data:`.runtimes.RUNTIMES` and :data:`.runtimes.PRECISIONS`.
-        only: CANDIDATE/RUNTIME/PRECISION to take instead of every combination.
-        reference: CANDIDATE/RUNTIME/PRECISION that ratios refer to. Default: :data:`REFERENCE` if measured, else the
-            first row.
-        rounds: Rounds per shape, at least 1.
-        warmup: Calls of each before the first round.
-        min_time: Seconds of timed calls in a turn.
-        seed: Of weights, images and order.
-        threads: CPU threads of every runtime. Default: torch's choice.
-        device: ``'cpu'`` or ``'cuda'``.
-
     Raises:
         UserError: A name, shape or runtime is wrong or missing, or nothing can be measured.
     """
-    wanted = list(only or [f'{c}/{r}/{p}' for c in candidates for r in runtimes for p in precisions])
-    combinations = list(dict.fromkeys(map(parse_key, wanted)))
-    if reference is not None and parse_key(reference) not in combinations:
-        raise UserError(f'--reference {reference} is not among what is measured: {", ".join(wanted)}')
-    if rounds < 1:
-        raise UserError('--rounds must be at least 1')
-    sizes = [parse_shape(shape) for shape in shapes]
+    combinations = _combinations(options)
+    sizes = [parse_shape(shape) for shape in options.shapes]
     used = [list(dict.fromkeys(column)) for column in zip(*combinations)]
-    require(used[1], used[2], device)
-    torch.set_num_threads(threads or torch.get_num_threads())
-    result = Result(
-        describe_machine(device),
-        dict(
-            rounds=rounds,
-            warmup=warmup,
-            min_time=min_time,
-            seed=seed,
-            device=device,
-            shapes=list(shapes),
-            reference=reference,
-        ),
-        {},
-        [],
-        [],
-    )
+    require(used[1], used[2], options.device)
+    torch.set_num_threads(options.threads or torch.get_num_threads())
+    settings = {
+        name: getattr(options, name)
+        for name in ('rounds', 'warmup', 'min_time', 'seed', 'device', 'shapes', 'reference')
+    }
+    settings['shapes'] = list(options.shapes)
+    result: Result[LatencyRow] = Result(describe_machine(options.device), settings, {}, [], [])
     kernels: dict | None = None
     limit_times: dict[tuple[str, str], list[float]] = {}
-    timer = Timer(rounds, warmup, min_time, seed, device)
+    timer = Timer(options.rounds, options.warmup, options.min_time, options.seed, options.device)
     for shape in sizes:
         with tempfile.TemporaryDirectory(prefix='nextvit_benchmark_') as folder:
-            rows, runs = _prepare_shape(combinations, shape, Path(folder), seed, device, result.skipped)
+            rows, runs = _prepare_shape(combinations, shape, Path(folder), options, result.skipped)
             if not rows:
                 continue
-            kernels = kernels or limit_kernels(used[2], device)
+            kernels = kernels or limit_kernels(used[2], options.device)
             runs.update({(precision, name): kernel for precision, of in kernels.items() for name, kernel in of.items()})
             times = timer.measure(runs, shape_name(shape))
         for row in rows:
             row.rounds = times[row.key]
-        for precision, name in [key for key in runs if isinstance(key, tuple)]:
-            limit_times.setdefault((precision, name), []).extend(times[precision, name])
+        for key in runs:
+            if isinstance(key, tuple):
+                limit_times.setdefault(key, []).extend(times[key])
         result.rows += rows
     result.check_rows()
     result.limits = {precision: limits_of(precision, limit_times) for precision in used[2]}
-    result.finish(REFERENCE)
+    result.finish(LATENCY_REFERENCE)
     return result
+
+
+def _combinations(options: LatencyOptions) -> list[tuple[str, str, str]]:
+    """Candidates, runtimes and precisions to measure."""
+    wanted = list(
+        options.only
+        or [f'{c}/{r}/{p}' for c in options.candidates for r in options.runtimes for p in options.precisions]
+    )
+    combinations = list(dict.fromkeys(map(parse_key, wanted)))
+    if options.reference is not None and parse_key(options.reference) not in combinations:
+        raise UserError(f'--reference {options.reference} is not among what is measured: {", ".join(wanted)}')
+    if options.rounds < 1:
+        raise UserError('--rounds must be at least 1')
+    return combinations
 
 
 def parse_key(key: str) -> tuple[str, str, str]:
@@ -130,7 +105,7 @@ def parse_key(key: str) -> tuple[str, str, str]:
     """
     parts = key.split('/')
     if len(parts) != 3:
-        raise UserError(f'{key!r} must be CANDIDATE/RUNTIME/PRECISION, such as {REFERENCE}')
+        raise UserError(f'{key!r} must be CANDIDATE/RUNTIME/PRECISION, such as {LATENCY_REFERENCE}')
     parse_candidate(parts[0])
     for value, choices in ((parts[1], RUNTIMES), (parts[2], PRECISIONS)):
         if value not in choices:
@@ -142,67 +117,82 @@ def _prepare_shape(
     combinations: Sequence[tuple[str, str, str]],
     shape: Shape,
     folder: Path,
-    seed: int,
-    device: str,
+    options: LatencyOptions,
     skipped: list[dict],
 ) -> tuple[list[LatencyRow], dict[object, Run]]:
     """Rows without times yet, and what to call for each; what cannot run is added to ``skipped``."""
-    batch, height, width = shape
-    image = photographs((batch, 3, height, width), seed).to(device)
     rows: list[LatencyRow] = []
     runs: dict[object, Run] = {}
+
+    def skip(key: str, reason: str) -> None:
+        skipped.append(dict(key=key, shape=shape_name(shape), reason=reason))
+
     for name in dict.fromkeys(candidate for candidate, _, _ in combinations):
         candidate = parse_candidate(name)
         keys = []
         for key, runtime, precision in [(f'{c}/{r}/{p}', r, p) for c, r, p in combinations if c == name]:
-            reason = why_not(candidate, runtime, precision, device)
+            reason = why_not(candidate, runtime, precision, options.device)
             if reason:
-                skipped.append(dict(key=key, shape=shape_name(shape), reason=reason))
+                skip(key, reason)
             else:
                 keys.append((key, runtime, precision))
         if not keys:
             continue
         say(f'{shape_name(shape)}: building {name}')
         try:
-            model, expected, multiply_adds = _build(candidate, image, seed, device)
+            network = _build(candidate, shape, options.seed, options.device)
         except UserError as error:
-            skipped += [dict(key=key, shape=shape_name(shape), reason=str(error)) for key, _, _ in keys]
+            for key, _, _ in keys:
+                skip(key, str(error))
             continue
         for key, runtime, precision in keys:
             say(f'{shape_name(shape)}: building {key}')
             try:
-                run = prepare(candidate, model, runtime, precision, image, folder, torch.get_num_threads())
-                error = relative_error(run(), expected)
+                run = prepare(candidate, network.model, runtime, precision, network.image, folder)
+                off = relative_error(run(), network.expected)
             except (UserError, RuntimeError) as why:
-                skipped.append(dict(key=key, shape=shape_name(shape), reason=str(why).splitlines()[0]))
+                skip(key, str(why).splitlines()[0])
                 continue
             runs[key] = run
-            rows.append(
-                LatencyRow(
-                    name,
-                    precision,
-                    shape,
-                    2 * multiply_adds,
-                    error,
-                    error <= TOLERANCES[precision],
-                    runtime=runtime,
-                    top1=published_top1(candidate, shape[1:]),
-                )
-            )
+            rows.append(_row(candidate, runtime, precision, shape, network.multiply_adds, off))
     return rows, runs
 
 
-def _build(candidate: Candidate, image: torch.Tensor, seed: int, device: str) -> tuple[nn.Module, list, int]:
-    """The network, the maps that it must give, and its multiply-adds.
+def _row(
+    candidate: Candidate, runtime: str, precision: str, shape: Shape, multiply_adds: int, error: float
+) -> LatencyRow:
+    return LatencyRow(
+        candidate.name,
+        precision,
+        shape,
+        2 * multiply_adds,
+        error,
+        error <= TOLERANCES[precision],
+        runtime=runtime,
+        top1=published_top1(candidate, shape[1:]),
+    )
+
+
+class _Network(NamedTuple):
+    """A network, its image, the maps that it must give for it, and its multiply-adds.
 
     The maps are timm's in eager float32: of another layout, and for ours of another implementation.
     """
-    size = tuple(image.shape[2:])
-    theirs = build(parse_candidate(f'timm:{candidate.timm_name}'), size, seed, device)
-    model = build(candidate, size, seed, device, theirs)
+
+    model: nn.Module
+    image: torch.Tensor
+    expected: list[torch.Tensor]
+    multiply_adds: int
+
+
+def _build(candidate: Candidate, shape: Shape, seed: int, device: str) -> _Network:
+    batch, height, width = shape
+    image = photographs((batch, 3, height, width), seed).to(device)
+    theirs = build(parse_candidate(f'timm:{candidate.timm_name}'), (height, width), seed, device)
+    model = build(candidate, (height, width), seed, device, theirs)
     try:
         with torch.no_grad():
             expected = [output.cpu() for output in theirs(image)]
-        return model, expected, count_multiply_adds(theirs, image.shape)
+        return _Network(model, image, expected, count_multiply_adds(theirs, image.shape))
     except RuntimeError as error:
-        raise UserError(f'{candidate.name} does not run at {size[0]}×{size[1]}: {str(error).splitlines()[0]}') from None
+        raise UserError(f'{candidate.name} does not run at {height}×{width}: {str(error).splitlines()[0]}') from None

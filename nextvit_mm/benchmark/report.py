@@ -1,12 +1,13 @@
 """What the benchmark measured, for the terminal, as Markdown, as JSON and as a picture."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..utils.figures import new_figure, save_figure
+from ..utils.figures import list_colours, new_figure, save_figure
+from ..utils.files import write_text
+from ..utils.tables import format_table
 from .candidates import TABLE_4, parse_candidate
 from .latency import LatencyRow
 from .rounds import Result, Row, shape_name
@@ -17,7 +18,7 @@ TEXT_COLUMNS = 3
 FAMILY = re.compile(r'[a-z]+?(?=v?\d|_|y_|$)')
 
 
-def describe(result: Result) -> list[str]:
+def run_lines(result: Result) -> list[str]:
     """Machine, settings and limits of a run, one line each."""
     machine, settings = result.machine, result.settings
     lines = [
@@ -77,13 +78,16 @@ def training_table(rows: Sequence[TrainingRow]) -> Table:
 
 def sections(result: Result) -> list[tuple[str, Table]]:
     """Title and table of every shape."""
-    shapes = list(dict.fromkeys(row.shape for row in result.rows))
-    training = isinstance(result.rows[0], TrainingRow)
-    make = training_table if training else latency_table
-    what = 'backbone, forward + backward + AdamW' if training else 'backbone, inference'
-    return [
-        (f'{shape_name(shape)}, {what}', make([row for row in result.rows if row.shape == shape])) for shape in shapes
-    ]
+    found = []
+    for shape in dict.fromkeys(row.shape for row in result.rows):
+        rows = [row for row in result.rows if row.shape == shape]
+        steps = [row for row in rows if isinstance(row, TrainingRow)]
+        calls = [row for row in rows if isinstance(row, LatencyRow)]
+        if steps:
+            found.append((f'{shape_name(shape)}, backbone, forward + backward + AdamW', training_table(steps)))
+        if calls:
+            found.append((f'{shape_name(shape)}, backbone, inference', latency_table(calls)))
+    return found
 
 
 def skipped_lines(result: Result) -> list[str]:
@@ -95,28 +99,18 @@ def skipped_lines(result: Result) -> list[str]:
 
 
 def as_text(table: Table) -> str:
-    """A table for the terminal, columns aligned."""
-    headings, lines = table
-    widths = [max(map(len, column)) for column in zip(headings, *lines)]
-    return '\n'.join(
-        '  '.join(
-            cell.ljust(width) if i < TEXT_COLUMNS else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths))
-        ).rstrip()
-        for line in [headings, *lines]
-    )
+    """A table for the terminal."""
+    return format_table(*table, left=range(TEXT_COLUMNS))
 
 
 def as_markdown(table: Table) -> str:
     """A table in Markdown."""
-    headings, lines = table
-    rule = ['---' if i < TEXT_COLUMNS else '--:' for i in range(len(headings))]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in [headings, rule, *lines])
+    return format_table(*table, 'markdown', range(TEXT_COLUMNS))
 
 
 def print_report(result: Result) -> None:
     """Everything, on the terminal."""
-    print('\n'.join(describe(result)))
+    print('\n'.join(run_lines(result)))
     for title, table in sections(result):
         print(f'\n{title}\n{as_text(table)}')
     if result.skipped:
@@ -128,19 +122,14 @@ def write_markdown(results: Sequence[Result], out_file: str | Path, first: Table
     """The same in Markdown; ``first`` is a table that goes before."""
     parts = [as_markdown(first)] if first else []
     for result in results:
-        parts.append('\n'.join(f'- {line}' for line in describe(result)))
+        parts.append('\n'.join(f'- {line}' for line in run_lines(result)))
         parts += [f'**{title}**\n\n{as_markdown(table)}' for title, table in sections(result)]
         if result.skipped:
             parts.append('Not measured:\n\n' + '\n'.join(f'- {line}' for line in skipped_lines(result)))
-    _write(out_file, '\n\n'.join(parts) + '\n')
+    write_text(out_file, '\n\n'.join(parts) + '\n')
 
 
-def write_json(content: dict, out_file: str | Path) -> None:
-    """A dict as JSON; what is infinite becomes null."""
-    _write(out_file, json.dumps(_finite(content), indent=2) + '\n')
-
-
-def draw_latency(result: Result, out_file: str | Path) -> None:
+def draw_latency(result: Result[LatencyRow], out_file: str | Path) -> None:
     """Published accuracy against measured latency, as the paper's Figure 1: a panel per shape, runtime and precision.
 
     Ours is drawn folded or not, whichever was faster, in the panel of eager PyTorch. Rows whose maps were wrong are
@@ -180,12 +169,9 @@ def draw_latency(result: Result, out_file: str | Path) -> None:
 
 
 def _draw_panel(axis, rows: Sequence[LatencyRow], families: Sequence[str]) -> None:
-    from matplotlib import colormaps
     from matplotlib.ticker import MaxNLocator
 
-    colours = [
-        c for i, c in enumerate((*colormaps['tab10'].colors, *colormaps['Dark2'].colors)) if i != 3
-    ]  # that red is Next-ViT's
+    colours = [c for i, c in enumerate(list_colours('tab10', 'Dark2')) if i != 3]  # that red is Next-ViT's
     series = [
         (
             'Next-ViT, this project',
@@ -245,19 +231,3 @@ def _family(row: Row) -> str:
 
 def _is_nextvit(row: Row) -> bool:
     return parse_candidate(row.candidate).timm_name.startswith('nextvit_')
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and value in (float('inf'), float('-inf')) else value
-
-
-def _write(out_file: str | Path, text: str) -> None:
-    try:
-        Path(out_file).parent.mkdir(parents=True, exist_ok=True)
-        Path(out_file).write_text(text, encoding='utf-8')
-    except OSError as error:
-        raise UserError(f'{out_file} cannot be written: {error.strerror}') from None

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -54,8 +54,11 @@ class Row:
         return f'{self.candidate}/{self.precision}'
 
 
+RowType = TypeVar('RowType', bound=Row)
+
+
 @dataclass
-class Result:
+class Result(Generic[RowType]):
     """What a run found.
 
     Attributes:
@@ -70,7 +73,7 @@ class Result:
     machine: dict
     settings: dict
     limits: dict[str, dict[str, float]]
-    rows: list[Row]
+    rows: list[RowType]
     skipped: list[dict]
 
     def as_dict(self) -> dict:
@@ -140,9 +143,9 @@ class Timer:
         self.rounds, self.warmup, self.min_time, self.seed = rounds, warmup, min_time, seed
         self.synchronize = torch.cuda.synchronize if device == 'cuda' else lambda: None
 
-    def measure(self, runs: Mapping[object, Run], title: str) -> dict[object, list[float]]:
+    def measure(self, runs: Mapping[Any, Run], title: str) -> dict[Any, list[float]]:
         """Seconds of a call, by name, one value a round."""
-        times: dict[object, list[float]] = {key: [] for key in runs}
+        times: dict[Any, list[float]] = {key: [] for key in runs}
         for i, key in enumerate(runs):
             say(f'{title}: warming up {i + 1}/{len(runs)}, {name_of(key)}')
             for _ in range(self.warmup):

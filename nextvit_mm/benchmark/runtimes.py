@@ -73,9 +73,7 @@ def _providers() -> list[str]:
     return need('onnxruntime', 'the runtime onnxruntime').get_available_providers()
 
 
-def prepare(
-    candidate: Candidate, module: nn.Module, runtime: str, precision: str, image: Tensor, folder: Path, threads: int
-) -> Run:
+def prepare(candidate: Candidate, module: nn.Module, runtime: str, precision: str, image: Tensor, folder: Path) -> Run:
     """Bring a network into a runtime and a precision.
 
     Every run starts from the same image, float32 and contiguous; what a candidate makes of it (another layout, another
@@ -88,7 +86,6 @@ def prepare(
         runtime, precision: One of :data:`RUNTIMES` and :data:`PRECISIONS`; see :func:`why_not`.
         image: (B, 3, H, W) on the device to run on.
         folder: For exported files; one that is there already is used again.
-        threads: CPU threads.
 
     Raises:
         UserError: It cannot be compiled or exported.
@@ -107,7 +104,7 @@ def prepare(
             path = quantize(path, image.shape)
         session = open_session(
             path,
-            threads,
+            torch.get_num_threads(),
             None if runtime == 'onnxruntime' else dict(bf16='bf16').get(precision, 'f32'),
             'cpu' if image.device.type == 'cpu' else None,
         )
@@ -225,9 +222,10 @@ def _in_tensorrt(path: Path, precision: str, image: Tensor) -> Run:
         else:
             context.set_tensor_address(name, image.data_ptr())
 
-    def run() -> list[Tensor]:
+    held = engine, image  # TensorRT holds no reference to what it runs on
+
+    def run(held: tuple = held) -> list[Tensor]:
         context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
         return outputs
 
-    run.keeps = (engine, context, image)  # TensorRT holds no reference to what it runs on
     return run

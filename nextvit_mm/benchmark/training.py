@@ -12,18 +12,11 @@ from ..errors import UserError
 from ..utils.progress import say
 from ..utils.subprocess import run_apart
 from .candidates import build, parse_candidate, photographs
+from .complexity import multiply_adds
 from .machine import describe_machine, limit_kernels
+from .options import TRAINING_PRECISIONS, TRAINING_REFERENCE, TrainingOptions
 from .rounds import Result, Row, Run, Timer, limits_of, parse_shape, shape_name
 
-PRECISIONS = ('fp32', 'bf16', 'fp16')  # the last two by autocast
-REFERENCE = 'timm:nextvit_small/fp32'
-CANDIDATES = (
-    'timm:nextvit_small',
-    'timm:nextvit_small@channels_last',
-    'nextvit_s@contiguous',
-    'nextvit_s',
-    'nextvit_s@with_cp',
-)
 # Relative difference of loss and gradient norm, from the same weights in float32, from which on a row is wrong.
 TOLERANCES = dict(fp32=1e-3, bf16=0.1, fp16=0.1)
 LEARNING_RATE = 0.0  # AdamW does all its work, and every step of every candidate is the same
@@ -51,7 +44,7 @@ class TrainingStep:
     Args:
         model: The backbone; it is left in training mode.
         image: (B, 3, H, W).
-        precision: One of :data:`PRECISIONS`.
+        precision: One of :data:`.options.TRAINING_PRECISIONS`.
         channels_last: Whether it wants its image so.
     """
 
@@ -83,71 +76,57 @@ class TrainingStep:
         return loss.item(), torch.stack(norms).norm().item() / self.scale
 
 
-def measure_training(
-    candidates: Sequence[str] = CANDIDATES,
-    precisions: Sequence[str] = ('fp32', 'bf16'),
-    only: Sequence[str] | None = None,
-    shape: str = '4x256',
-    reference: str | None = None,
-    rounds: int = 5,
-    warmup: int = 1,
-    seed: int = 0,
-    threads: int | None = None,
-    device: str = 'cpu',
-    memory: bool = True,
-) -> Result:
+def measure_training(options: TrainingOptions) -> Result[TrainingRow]:
     """Measure a training step of every candidate in every precision, interleaved as in :func:`.measure_latency`.
-
-    Args:
-        candidates: Names, see :func:`.candidates.parse_candidate`.
-        precisions: Of :data:`PRECISIONS`.
-        only: CANDIDATE/PRECISION to take instead of every combination.
-        shape: See :func:`.rounds.parse_shape`.
-        reference: CANDIDATE/PRECISION that ratios refer to. Default: :data:`REFERENCE` if measured, else the first.
-        rounds, warmup, seed, threads, device: As in :func:`.latency.measure_latency`.
-        memory: Measure peak memory too.
 
     Raises:
         UserError: A name, shape or precision is wrong, or nothing can be measured.
     """
-    wanted = list(dict.fromkeys(map(_parse_key, only or [f'{c}/{p}' for c in candidates for p in precisions])))
-    keys = [f'{c}/{p}' for c, p in wanted]
-    if reference is not None and reference not in keys:
-        raise UserError(f'--reference {reference} is not among what is measured: {", ".join(keys)}')
-    if rounds < 1:
-        raise UserError('--rounds must be at least 1')
-    if device == 'cuda' and not torch.cuda.is_available():
-        raise UserError('--device cuda: torch sees no GPU here')
-    batch, height, width = size = parse_shape(shape)
-    torch.set_num_threads(threads or torch.get_num_threads())
+    wanted = _combinations(options)
+    seed, device = options.seed, options.device
+    batch, height, width = size = parse_shape(options.shape)
+    torch.set_num_threads(options.threads or torch.get_num_threads())
     used = list(dict.fromkeys(precision for _, precision in wanted))
-    result = Result(
-        describe_machine(device),
-        dict(rounds=rounds, warmup=warmup, seed=seed, device=device, shapes=[shape], reference=reference),
-        {},
-        [],
-        [],
-    )
+    settings = {name: getattr(options, name) for name in ('rounds', 'warmup', 'seed', 'device', 'reference')}
+    settings['shapes'] = [options.shape]
+    result: Result[TrainingRow] = Result(describe_machine(device), settings, {}, [], [])
     image = photographs((batch, 3, height, width), seed).to(device)
-    runs = _prepare(wanted, image, seed, device, result)
+    rows, runs = _prepare(wanted, image, seed, device, result.skipped)
+    result.rows += rows
     result.check_rows()
-    runs.update({(p, name): kernel for p, of in limit_kernels(used, device).items() for name, kernel in of.items()})
-    times = Timer(rounds, warmup, 0.2, seed, device).measure(runs, f'{shape_name(size)} training')
-    result.limits = {p: limits_of(p, {key: times[key] for key in runs if isinstance(key, tuple)}) for p in used}
-    for row in result.rows:
+    limits = limit_kernels(used, device)
+    kernels: dict[object, Run] = {(p, name): kernel for p, of in limits.items() for name, kernel in of.items()}
+    runs.update(kernels)
+    timer = Timer(options.rounds, options.warmup, 0.2, seed, device)
+    times = timer.measure(runs, f'{shape_name(size)} training')
+    result.limits = {p: limits_of(p, {key: times[key] for key in kernels}) for p in used}
+    for row in rows:
         row.rounds = times[row.key]
     del runs
-    if memory:
-        for row in result.rows:
+    if options.memory:
+        for row in rows:
             say(f'peak memory of {row.key}')
             try:
                 row.memory = peak_memory(row, seed, device, torch.get_num_threads())
             except UserError as why:  # the times are good all the same
-                result.skipped.append(
-                    dict(key=row.key, shape=shape_name(row.shape), reason=f'its memory: {str(why).splitlines()[-1]}')
-                )
-    result.finish(REFERENCE)
+                reason = f'its memory: {str(why).splitlines()[-1]}'
+                result.skipped.append(dict(key=row.key, shape=shape_name(row.shape), reason=reason))
+    result.finish(TRAINING_REFERENCE)
     return result
+
+
+def _combinations(options: TrainingOptions) -> list[tuple[str, str]]:
+    """Candidates and precisions to measure."""
+    keys = options.only or [f'{c}/{p}' for c in options.candidates for p in options.precisions]
+    wanted = list(dict.fromkeys(map(_parse_key, keys)))
+    keys = [f'{c}/{p}' for c, p in wanted]
+    if options.reference is not None and options.reference not in keys:
+        raise UserError(f'--reference {options.reference} is not among what is measured: {", ".join(keys)}')
+    if options.rounds < 1:
+        raise UserError('--rounds must be at least 1')
+    if options.device == 'cuda' and not torch.cuda.is_available():
+        raise UserError('--device cuda: torch sees no GPU here')
+    return wanted
 
 
 def peak_memory(row: TrainingRow, seed: int, device: str, threads: int) -> int | None:
@@ -171,31 +150,28 @@ def peak_memory(row: TrainingRow, seed: int, device: str, threads: int) -> int |
 def _parse_key(key: str) -> tuple[str, str]:
     candidate, _, precision = key.partition('/')
     parse_candidate(candidate)
-    if precision not in PRECISIONS:
-        raise UserError(f'{key!r}: {precision!r} is not one of {", ".join(PRECISIONS)}')
+    if precision not in TRAINING_PRECISIONS:
+        raise UserError(f'{key!r}: {precision!r} is not one of {", ".join(TRAINING_PRECISIONS)}')
     return candidate, precision
 
 
 def _prepare(
-    wanted: Sequence[tuple[str, str]], image: Tensor, seed: int, device: str, result: Result
-) -> dict[object, Run]:
-    """What to call for each, rows without times, and what is skipped; one model serves all its precisions."""
+    wanted: Sequence[tuple[str, str]], image: Tensor, seed: int, device: str, skipped: list[dict]
+) -> tuple[list[TrainingRow], dict[object, Run]]:
+    """Rows without times yet, and what to call for each; what cannot run is added to ``skipped``.
+
+    One model serves all its precisions.
+    """
     batch, _, height, width = image.shape
     models: dict[str, nn.Module] = {}
+    rows: list[TrainingRow] = []
     runs: dict[object, Run] = {}
     for name, precision in wanted:
         key, candidate = f'{name}/{precision}', parse_candidate(name)
-        if precision == 'fp16' and device == 'cpu':
-            result.skipped.append(
-                dict(
-                    key=key,
-                    shape=shape_name((batch, height, width)),
-                    reason='fp16 is for GPUs (--device cuda); on CPUs take bf16',
-                )
-            )
-            continue
         say(f'building {key}')
         try:
+            if precision == 'fp16' and device == 'cpu':
+                raise UserError('fp16 is for GPUs (--device cuda); on CPUs take bf16')
             if name not in models:
                 models[name] = build(candidate, (height, width), seed, device)
             step = TrainingStep(models[name], image, precision, candidate.channels_last)
@@ -205,15 +181,12 @@ def _prepare(
                 for found, value in zip(step.check(), expected)
             )
         except (UserError, RuntimeError) as why:
-            result.skipped.append(
-                dict(key=key, shape=shape_name((batch, height, width)), reason=str(why).splitlines()[0])
-            )
+            reason = str(why).splitlines()[0]
+            skipped.append(dict(key=key, shape=shape_name((batch, height, width)), reason=reason))
             continue
         runs[key] = step
-        result.rows.append(
-            TrainingRow(name, precision, (batch, height, width), flops, error, error <= TOLERANCES[precision])
-        )
-    return runs
+        rows.append(TrainingRow(name, precision, (batch, height, width), flops, error, error <= TOLERANCES[precision]))
+    return rows, runs
 
 
 _EXPECTED: dict[tuple, tuple] = {}
@@ -221,14 +194,12 @@ _EXPECTED: dict[tuple, tuple] = {}
 
 def _expect(timm_name: str, image: Tensor, seed: int, device: str) -> tuple[tuple[float, float], int]:
     """Loss and gradient norm of timm's in float32, and the FLOPs of forward and backward pass."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     key = (timm_name, tuple(image.shape), seed, device)
     if key not in _EXPECTED:
         model = build(parse_candidate(f'timm:{timm_name}'), image.shape[2:], seed, device)
-        with FlopCounterMode(display=False) as counter:
-            expected = TrainingStep(model, image, 'fp32', False).check()
-        _EXPECTED[key] = expected, counter.get_total_flops()
+        step, checked = TrainingStep(model, image, 'fp32', False), []
+        found = multiply_adds(lambda: checked.append(step.check()))
+        _EXPECTED[key] = checked[0], 2 * found.total
     return _EXPECTED[key]
 
 

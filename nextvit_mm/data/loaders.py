@@ -10,7 +10,7 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
-def leaf_datasets(dataset: dict) -> Iterator[dict]:
+def leaf_datasets(dataset: dict) -> Iterator[Any]:
     """The datasets that read files, below wrappers such as RepeatDataset and ConcatDataset."""
     inner = dataset.get('datasets', dataset.get('dataset'))
     if inner is None:

@@ -163,7 +163,7 @@ def _draw_picture(
     for _ in range(20 * wanted):  # tries; a crowded picture ends with fewer digits
         if len(kept) == wanted:
             break
-        pick = rng.integers(len(digits))
+        pick = int(rng.integers(len(digits)))
         side = max(8, round(size * rng.uniform(config.min_scale, config.max_scale)))
         top, left = rng.integers(0, size - side + 1, 2)
         ink = resize(digits[pick], side)

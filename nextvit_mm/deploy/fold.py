@@ -42,7 +42,8 @@ class FoldedEMHSA(nn.Module):
         B, C, H, W = x.shape
         tokens = x.flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, N, C)
         k, v = self.kv(self.reduce(x, tokens)).chunk(2, dim=2)  # each (B, M, C)
-        out = F.scaled_dot_product_attention(*map(self.split_heads, (self.q(tokens), k, v)), scale=1.0)
+        q, k, v = map(self.split_heads, (self.q(tokens), k, v))
+        out = F.scaled_dot_product_attention(q, k, v, scale=1.0)
         out = self.proj(out.transpose(1, 2).flatten(2))  # (B, heads, N, head_dim) -> (B, N, C)
         return out.transpose(1, 2).reshape(B, C, H, W)
 

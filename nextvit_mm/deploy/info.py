@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..predict.predictor import FORMAT, about_file, read_picture
 from ..training import config as cfgs
 from ..training.preflight import check_data
+from ..utils.sizes import parse_size
 from ..version import __version__
 from .backends import INPUT
 from .graphs import Graph
@@ -102,11 +103,11 @@ def resize_rule(
         UserError: The runner does not know how to do what the pipeline does.
     """
     steps = {str(getattr(step['type'], '__name__', step['type'])).split('.')[-1]: step for step in _pipeline(cfg)}
-    size = _pair(size)
+    size = parse_size(size)
     if task == 'classification' or 'ResizeEdge' in steps:
         return _classifiers_rule(cfg, steps, size, dynamic)
     resize = steps.get('Resize', {})
-    scale, keep_ratio = _pair(resize.get('scale')), resize.get('keep_ratio', False)
+    scale, keep_ratio = parse_size(resize.get('scale')), resize.get('keep_ratio', False)
     factor = float(resize.get('scale_factor') or 1.0)
     how = dict(interpolation=_interpolation(cfg, resize, 'bilinear'))
     if 'size' in dynamic:
@@ -132,7 +133,7 @@ def _classifiers_rule(
 ) -> tuple[dict[str, Any], list[int] | None]:
     """ResizeEdge and CenterCrop, or a Resize to one size; another ``size`` scales both."""
     if steps and 'ResizeEdge' not in steps:
-        scale = _pair(steps.get('Resize', {}).get('scale'))
+        scale = parse_size(steps.get('Resize', {}).get('scale'))
         if not scale or steps['Resize'].get('keep_ratio'):
             raise UserError(f'the test pipeline of {cfg.filename} has neither ResizeEdge nor a Resize to one size')
         exact = size or scale[::-1]
@@ -141,7 +142,7 @@ def _classifiers_rule(
             None if 'size' in dynamic else exact,
         )
     edge = steps.get('ResizeEdge', dict(scale=256, backend='pillow', interpolation='bicubic'))
-    usual = _pair(steps.get('CenterCrop', {}).get('crop_size', 224))
+    usual = parse_size(steps.get('CenterCrop', {}).get('crop_size', 224))
     crop = size or usual
     return (
         dict(
@@ -175,10 +176,11 @@ def find_pictures(
     Returns:
         tuple: The pictures, and where they are from: ``'given'``, ``'config'`` or ``'noise'``.
     """
+    paths: Sequence[str | Path]
     if images:
         path = Path(images)
         paths = sorted(p for p in path.rglob('*') if p.suffix.lower() in PICTURES) if path.is_dir() else [path]
-        if not paths or not paths[0].is_file():
+        if not paths or not Path(paths[0]).is_file():
             raise UserError(f'no pictures ({", ".join(PICTURES)}) at {images}')
     else:
         paths = _paths_of_dataset(cfg, split, count)
@@ -256,12 +258,3 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-def _pair(value) -> list[int] | None:
-    if value is None:
-        return None
-    value = [value] if isinstance(value, int) else list(value)
-    if len(value) not in (1, 2) or not all(isinstance(v, int) and v > 0 for v in value):
-        raise UserError(f'a size is one or two whole numbers of pixels, not {value}')
-    return value * 2 if len(value) == 1 else value

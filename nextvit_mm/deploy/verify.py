@@ -6,6 +6,7 @@ Each ``compare_…`` returns the figures that the export prints and writes into 
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def compare(
     ours: dict[str, np.ndarray],
     theirs: dict[str, np.ndarray],
     size: tuple[int, int],
-    test_cfg: Mapping[str, float] = MappingProxyType({}),
+    test_cfg: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Figures of one image.
 

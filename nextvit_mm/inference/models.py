@@ -231,7 +231,7 @@ def _quiet() -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter('ignore')
         with contextlib.suppress(ImportError):
-            progress = importlib.import_module('mmpretrain.utils.progress')
+            progress: Any = importlib.import_module('mmpretrain.utils.progress')
             stack.callback(setattr, progress, 'disable_progress_bar', progress.disable_progress_bar)
             progress.disable_progress_bar = True
         yield

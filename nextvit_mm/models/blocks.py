@@ -1,5 +1,6 @@
 """The blocks of a stage: Next Convolution Block, Next Transformer Block, and the registry in which stages find them."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -25,8 +26,8 @@ class BlockOptions(NamedTuple):
         sr_mode: See :class:`.layers.EMHSA`.
     """
 
-    norm_cfg: dict
-    act_cfg: dict
+    norm_cfg: Mapping
+    act_cfg: Mapping
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     sr_mode: str = 'tokens'

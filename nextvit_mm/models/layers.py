@@ -4,13 +4,15 @@ Every layer maps (B, C, H, W) to (B, C', H', W') and keeps the memory format tha
 tokens of attention, (B, H·W, C), are a view of the feature map, so that no transpose is ever copied.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
 
-def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
+def build_norm(norm_cfg: Mapping, channels: int) -> nn.Module:
     """A norm layer over the channels of a (B, C, H, W) tensor."""
     return build_norm_layer(norm_cfg, channels)[1]
 
@@ -18,7 +20,7 @@ def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
 class ConvNormAct(nn.Module):
     """3×3 convolution without bias, norm, activation: the layer of the stem (Table 3)."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, norm_cfg: dict, act_cfg: dict) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm_cfg: Mapping, act_cfg: Mapping) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
         self.norm = build_norm(norm_cfg, out_channels)
@@ -61,7 +63,7 @@ class PatchEmbed(nn.Module):
     and equal widths the layer passes its input through.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, norm_cfg: dict) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm_cfg: Mapping) -> None:
         super().__init__()
         self.pool = self.conv = self.norm = nn.Identity()
         if stride == 2:
@@ -77,7 +79,7 @@ class PatchEmbed(nn.Module):
 class Mlp(nn.Module):
     """Two 1×1 convolutions with an activation between them, C → ratio · C → C."""
 
-    def __init__(self, channels: int, ratio: float, drop_rate: float, act_cfg: dict) -> None:
+    def __init__(self, channels: int, ratio: float, drop_rate: float, act_cfg: Mapping) -> None:
         super().__init__()
         hidden = int(channels * ratio)
         self.fc1 = nn.Conv2d(channels, hidden, 1)
@@ -92,7 +94,7 @@ class Mlp(nn.Module):
 class MHCA(nn.Module):
     """Multi-Head Convolutional Attention (Eq. 2 and 3): a 3×3 convolution per head, norm, activation, projection."""
 
-    def __init__(self, channels: int, head_dim: int, norm_cfg: dict, act_cfg: dict) -> None:
+    def __init__(self, channels: int, head_dim: int, norm_cfg: Mapping, act_cfg: Mapping) -> None:
         super().__init__()
         self.group_conv3x3 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels // head_dim, bias=False)
         self.norm = build_norm(norm_cfg, channels)
@@ -147,7 +149,7 @@ class EMHSA(nn.Module):
         sr_mode: str,
         attn_drop_rate: float,
         drop_rate: float,
-        norm_cfg: dict,
+        norm_cfg: Mapping,
     ) -> None:
         super().__init__()
         self.head_dim = head_dim

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
@@ -70,6 +70,8 @@ class NextViT(BaseModule):
     # Called as f(backbone, state_dict, prefix) before weights are loaded. nextvit_mm.weights adds one that turns other
     # dialects' names into ours in place, so that the authors' detectors load wherever ours do.
     load_adapters: ClassVar[list[Callable[['NextViT', dict[str, Tensor], str], None]]] = []
+
+    init_cfg: Any  # of MMEngine's BaseModule: a config, several, or None
 
     def __init__(
         self,

@@ -38,8 +38,8 @@ class OperatorFinder(MetaPathFinder, Loader):
             ) from error
         for name, operator in table.OPERATORS.items():
             setattr(module, name, operator.function)
-        module.SOURCES = {name: operator.source for name, operator in table.OPERATORS.items()}
-        module.__getattr__ = table.missing
+        sources = {name: operator.source for name, operator in table.OPERATORS.items()}
+        vars(module).update(SOURCES=sources, __getattr__=table.missing)
 
 
 def install() -> None:

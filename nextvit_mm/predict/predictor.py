@@ -106,9 +106,11 @@ class Predictor:
     def color(self, label: int) -> tuple[int, int, int]:
         palette = self.about.get('palette')
         if palette:
-            return tuple(palette[label])
-        # Hues a golden angle apart stay apart, however many classes there are.
-        return tuple(Image.new('HSV', (1, 1), (int(label * 97.3) % 256, 200, 230)).convert('RGB').getpixel((0, 0)))
+            red, green, blue = palette[label]
+        else:  # hues a golden angle apart stay apart, however many classes there are
+            hue = Image.new('HSV', (1, 1), (int(label * 97.3) % 256, 200, 230))
+            red, green, blue = hue.convert('RGB').tobytes()
+        return red, green, blue
 
     def _draw_detections(self, picture: np.ndarray, result: dict[str, Any], score_thr: float) -> Image.Image:
         kept = np.flatnonzero(result['scores'] >= score_thr)
@@ -197,7 +199,7 @@ def open_session(
     if path.suffix == '.xml':
         import openvino
 
-        settings = {'INFERENCE_PRECISION_HINT': precision or 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
+        settings: dict[str, Any] = {'INFERENCE_PRECISION_HINT': precision or 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
         if threads:
             settings['INFERENCE_NUM_THREADS'] = threads
         model = openvino.Core().compile_model(str(path), 'CPU', settings)

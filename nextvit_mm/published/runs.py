@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 
@@ -43,10 +44,13 @@ class PublishedRun:
     unit: str
     batch_size: int
     train_images: int
-    train: list[dict[str, float | None]]
-    val: list[dict[str, float | None]]
+    train: list[dict[str, Any]]
+    val: list[dict[str, Any]]
 
-    WINDOW = 500  # iterations of a mean
+    @property
+    def window(self) -> int:
+        """Iterations of a mean."""
+        return 500
 
     @property
     def epoch_length(self) -> int:
@@ -62,7 +66,7 @@ class PublishedRun:
         """Iterations that see as many images as one of this run, in a run of ``max_iters`` that sees as many in all."""
         return self.batch_size / images_per_iter
 
-    def rate_iteration(self, record: dict[str, float | None]) -> int:
+    def rate_iteration(self, record: dict[str, Any]) -> int:
         """An iteration, counted from 1, that was done with the rate of a record of ``train``."""
         return record['iter']
 
@@ -80,7 +84,7 @@ class PublishedEpochs(PublishedRun):
         return self.train_images // self.batch_size
 
     @property
-    def WINDOW(self) -> int:
+    def window(self) -> int:
         """Iterations of a mean: an epoch's."""
         return self.epoch_length
 
@@ -88,7 +92,7 @@ class PublishedEpochs(PublishedRun):
         """Epochs are laid on epochs, which are whole numbers of iterations in both runs."""
         return max_iters / self.max_iters
 
-    def rate_iteration(self, record: dict[str, float | None]) -> int:
+    def rate_iteration(self, record: dict[str, Any]) -> int:
         return record['iter'] - self.epoch_length + 1
 
 

@@ -5,14 +5,14 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Optional, TypeVar
+from typing import Any, Optional
 
 import numpy as np
 
 from ..errors import UserError
 from ..published import PublishedEpochs, PublishedRun
+from ..utils.files import write_json
 
-Values = TypeVar('Values', float, np.ndarray)
 RECORD = 'published_run.json'  # in the work dir: what the hook found out about the run
 # The published band. Away from the start and from drops of the rate, a mean of 500 published iterations differs from
 # the mean of its six neighbours by 0.8 to 1.4 % (standard deviation over a run), by 5 % at most but for two spikes of
@@ -27,7 +27,7 @@ MIOU_BAND = 2.5  # points, mIoU as MMSegmentation logs it, in %
 # error, by 3.1 % of it in the last hundred epochs, and by 0.9 % at 384×384.
 EPOCH_LOSS_BAND = 0.05
 TOP1_BAND = 0.10  # of the published top-1 error, in % as MMPretrain logs it
-HEADLINES: dict[str, Callable[[Values], Values]] = {  # how far the band reaches from a published value, or from many
+HEADLINES: dict[str, Callable[[Any], Any]] = {  # how far the band reaches from a published value, or from many
     'coco/bbox_mAP': lambda value: AP_BAND,
     'coco/segm_mAP': lambda value: AP_BAND,
     'mIoU': lambda value: MIOU_BAND,
@@ -55,10 +55,7 @@ class Comparison:
 
     def save(self, work_dir: str | Path) -> None:
         """Write it into the work dir, whole or not at all."""
-        path = Path(work_dir, RECORD)
-        part = path.with_suffix('.part')
-        part.write_text(json.dumps(asdict(self), indent=2) + '\n')
-        part.replace(path)
+        write_json(Path(work_dir, RECORD), asdict(self))
 
     @classmethod
     def load(cls, work_dir: str | Path) -> Optional['Comparison']:
@@ -131,7 +128,7 @@ def mean_curve(run: PublishedRun, key: str) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         tuple: Iterations, and means.
     """
-    points = [(record['iter'] - run.WINDOW / 2, record[key]) for record in run.train if record.get(key) is not None]
+    points = [(record['iter'] - run.window / 2, record[key]) for record in run.train if record.get(key) is not None]
     return tuple(np.array(points).T)
 
 

@@ -137,7 +137,7 @@ class PublishedRunHook(Hook):
 
     def _compare_window(self, runner: Runner, iteration: int, published: dict) -> None:
         """Compare the means over the iterations of one published mean."""
-        window = round(self.run.WINDOW * self.comparison.scale)
+        window = round(self.run.window * self.comparison.scale)
         decided = [_whole_means(runner.message_hub, window, published)]
         broadcast_object_list(decided)
         names = decided[0]

@@ -9,6 +9,7 @@ from ..errors import UserError
 from ..published import PublishedRun, load_run
 from ..utils.figures import new_figure, save_figure
 from ..utils.logs import read_lines, read_scalars
+from ..utils.tables import format_table
 from .compare import HEADLINES, Comparison, loss_band, published_evaluation
 
 OURS, THEIRS = '#d62728', '#1f77b4'
@@ -95,7 +96,7 @@ class RunReport:
         values = np.array([record.get(name, np.nan) for record in self.train], float)
         ends, own, theirs = [], [], []
         for record in self.published.train:
-            end, start = record['iter'] * self.scale, (record['iter'] - self.published.WINDOW) * self.scale
+            end, start = record['iter'] * self.scale, (record['iter'] - self.published.window) * self.scale
             inside = values[(iterations > start) & (iterations <= end + 0.5)]
             if record.get(name) is None or not len(inside) or iterations[-1] < round(end):
                 continue
@@ -156,7 +157,7 @@ class RunReport:
         records = [record for record in self.published.train if record.get(name) is not None]
         x = np.array([record['iter'] * self.scale for record in records])
         y = np.array([record[name] for record in records])
-        axis.plot(x, y, color=THEIRS, zorder=4, label=f'published (mean of {self.published.WINDOW})')
+        axis.plot(x, y, color=THEIRS, zorder=4, label=f'published (mean of {self.published.window})')
         if name == 'loss':
             band = loss_band(self.published)
             axis.fill_between(x, (1 - band) * y, (1 + band) * y, color=THEIRS, alpha=0.15, label='published band')
@@ -214,44 +215,31 @@ def compare_run(work_dir: str, run: str | None = None, scale: float | None = Non
     Raises:
         UserError: As :class:`RunReport`.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     report = RunReport(work_dir, run, scale)
     out = out or str(Path(work_dir, 'published_run.png'))
-    table = Table(
-        'iteration',
-        'value',
-        'this run',
-        'published',
-        'difference',
-        'published band',
-        title=f'{work_dir} beside {report.published.name}',
-    )
     points = report.points()
-    for column in table.columns[2:5]:
-        column.justify = 'right'
-    table.columns[0].justify = 'right'
-    for point in points:
-        table.add_row(
-            f'{point.iteration:,}',
-            point.name,
-            f'{point.own:.4g}',
-            f'{point.published:.4g}',
-            f'{_difference(point):+.2g}',
-            'inside' if point.inside else 'OUTSIDE',
-        )
-    console = Console()
     if points:
-        console.print(table)
+        lines = [
+            [
+                f'{point.iteration:,}',
+                point.name,
+                f'{point.own:.4g}',
+                f'{point.published:.4g}',
+                f'{_difference(point):+.2g}',
+                'inside' if point.inside else 'OUTSIDE',
+            ]
+            for point in points
+        ]
+        header = ['iteration', 'value', 'this run', 'published', 'difference', 'published band']
+        print(format_table(header, lines, left=(1, 5), caption=f'{work_dir} beside {report.published.name}'))
     broken = next((record['iter'] for record in report.train if not np.isfinite(record['loss'])), None)
     if broken is not None:
-        console.print(f'The loss is not finite from iteration {broken:,} on.')
+        print(f'The loss is not finite from iteration {broken:,} on.')
     for remark in report.remarks:
-        console.print(remark, markup=False, highlight=False)
+        print(remark)
     if not points:
-        console.print(
-            f'Nothing to compare yet: the first mean takes {round(report.published.WINDOW * report.scale)} iterations.'
+        print(
+            f'Nothing to compare yet: the first mean takes {round(report.published.window * report.scale)} iterations.'
         )
     report.draw(out)
     print(f'picture: {out}')

@@ -75,7 +75,7 @@ class Console:
         base = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else Runner
         console = self
 
-        class Watched(base):
+        class Watched(base):  # type: ignore[valid-type, misc]  # which class it is, the config says
             def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
                 # The first thing that a runner logs is the environment and the whole config.
                 console.logger = super().build_logger(*args, **kwargs)
@@ -193,7 +193,7 @@ def _hushed_pycocotools(console: Console) -> Iterator[None]:
             console.logger.info(' '.join(map(str, words)).strip())
 
     for module in modules:
-        module.print = to_log
+        vars(module)['print'] = to_log
     try:
         yield
     finally:

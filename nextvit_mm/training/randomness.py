@@ -11,7 +11,8 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 def own_state() -> dict[str, Any]:
     """This process's, as tensors and numbers, which can be read without running code."""
     _, words, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()
+    numpy_state: Any = np.random.get_state()
+    _, keys, position, has_gauss, cached = numpy_state
     state: dict[str, Any] = dict(
         python=torch.tensor(words, dtype=torch.int64),
         python_gauss=gauss,

@@ -66,8 +66,8 @@ def as_table(metrics: Mapping[str, Any]) -> str:
     first = max(map(len, grid))
     widths = [max(len(column), 6) + 2 for column in columns]
     lines = ['  ' + ' ' * first + ''.join(f'{name:>{width}}' for name, width in zip(columns, widths))]
-    for name, row in grid.items():
-        cells = ''.join(f'{row.get(column, ""):>{width}}' for column, width in zip(columns, widths))
+    for name, values in grid.items():
+        cells = ''.join(f'{values.get(column, ""):>{width}}' for column, width in zip(columns, widths))
         lines.append(f'  {name:<{first}}{cells}')
     return '\n'.join(lines)
 
@@ -114,7 +114,8 @@ def _size(count: int) -> str:
 
 def _data(runner: Runner, *splits: str) -> str:
     """Pictures of each split, and the folders that they lie in."""
-    counts, roots = [], {}
+    counts: list[str] = []
+    roots: dict = {}
     for split in splits:
         loader = getattr(runner, f'{split}_dataloader', None)
         if not hasattr(loader, 'dataset'):

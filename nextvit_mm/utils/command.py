@@ -55,7 +55,7 @@ def option(default: Any = dataclasses.MISSING, **keywords: Any) -> Any:
     """A field of an options dataclass, of which :func:`add_options` makes an argument.
 
     Args:
-        default: The field's default; a field without one is a positional argument.
+        default: The field's default; a field without one is a positional argument, and so is one of ``nargs='?'``.
         keywords: What ``ArgumentParser.add_argument`` takes (``help``, ``choices``, ``metavar`` …), and ``flag``: the
             flag's name where it is not the field's.
     """
@@ -76,11 +76,13 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
             continue
         keywords = {**_argument(hints[field.name], field.default), **field.metadata}
         flag = keywords.pop('flag', f'--{"no-" * (field.default is True)}{field.name.replace("_", "-")}')
-        if field.default is dataclasses.MISSING:
+        if field.default is not dataclasses.MISSING:
+            keywords['help'] += _told_default(field.default, keywords['help'])
+            keywords['default'] = argparse.SUPPRESS
+        if field.default is dataclasses.MISSING or keywords.get('nargs') == '?':
             parser.add_argument(field.name, **keywords)
         else:
-            keywords['help'] += _told_default(field.default, keywords['help'])
-            parser.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, **keywords)
+            parser.add_argument(flag, dest=field.name, **keywords)
 
 
 def take_options(options: type[Options], args: dict[str, Any], base: Options | None = None) -> Options:

@@ -1,12 +1,13 @@
 """Figures, drawn without a screen and written as PNG."""
 
 from pathlib import Path
+from typing import Literal
 
 from ..errors import UserError
 from .optional import need
 
 
-def new_figure(figsize: tuple[float, float], layout: str | None = None):
+def new_figure(figsize: tuple[float, float], layout: Literal['constrained'] | None = None):
     """An empty figure of matplotlib's, in inches, with a canvas of its own.
 
     pyplot is left alone: it would hold the figure, and a notebook's way of showing figures would change.
@@ -21,6 +22,13 @@ def new_figure(figsize: tuple[float, float], layout: str | None = None):
     figure = Figure(figsize=figsize, layout=layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def list_colours(*names: str) -> list[tuple[float, ...]]:
+    """The colours of matplotlib's qualitative maps, one after the other."""
+    from matplotlib import colormaps
+
+    return [colormaps[name](i) for name in names for i in range(colormaps[name].N)]
 
 
 def check_matplotlib() -> None:

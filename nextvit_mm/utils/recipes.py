@@ -68,7 +68,7 @@ def add_to_inferencers() -> None:
         for recipe in list_recipes().values():
             yield dict(Name=recipe.name, Config=str(recipe.config), Weights=recipe.weights)
 
-    with_ours.with_nextvit = True
+    vars(with_ours)['with_nextvit'] = True
     BaseInferencer._get_models_from_metafile = staticmethod(with_ours)
     if MODEL_HUB in sys.modules:
         _register(sys.modules[MODEL_HUB])
@@ -92,7 +92,7 @@ class _WhenImported(MetaPathFinder):
             run(module)
             _register(module)
 
-        spec.loader.exec_module = run_and_register
+        vars(spec.loader)['exec_module'] = run_and_register  # of this loader alone
         return spec
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .files import write_text
 
 PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 
@@ -51,6 +52,4 @@ def main() -> None:
     task_file, result_file = map(Path, sys.argv[1:])
     task = json.loads(task_file.read_text())
     result = getattr(importlib.import_module(task['module']), task['name'])(**task['arguments'])
-    part = result_file.with_suffix('.part')
-    part.write_text(json.dumps(result))
-    part.replace(result_file)  # whole or not at all
+    write_text(result_file, json.dumps(result))

@@ -21,7 +21,7 @@ class Block(NamedTuple):
     """A block of a backbone: its stage and its place in it, both from 1, and the module."""
 
     stage: int
-    index: int
+    number: int
     module: nn.Module
 
 
@@ -70,8 +70,7 @@ def watch(modules: dict[Any, nn.Module], see: Callable[[Any, Any], None]) -> Ite
     handles = []
     try:
         for key, module in modules.items():
-            # A hook that returns None leaves the output as it is.
-            handles.append(module.register_forward_hook(lambda m, args, out, key=key: _nothing(see(key, out))))
+            handles.append(module.register_forward_hook(_forward_hook(see, key)))
         yield
     finally:
         for handle in handles:
@@ -112,9 +111,7 @@ def watch_branches(ntbs: list[Block], see: Callable[[Block, Branches], None]) ->
     handles = []
     try:
         for i, block in enumerate(ntbs):
-            handles.append(
-                block.module.norm2.register_forward_pre_hook(lambda m, args, i=i: _nothing(split(i, args[0])))
-            )
+            handles.append(block.module.norm2.register_forward_pre_hook(_input_hook(split, i)))
         with watch(modules, remember):
             yield
     finally:
@@ -183,16 +180,16 @@ def stage_layers(backbone: nn.Module) -> Iterator[dict[int, nn.Module]]:
         yield stages
         return
     indices = [i + 1 for i in getattr(backbone, 'out_indices', range(4))]
-    taps = {i: nn.Identity() for i in indices}
+    outputs = {i: nn.Identity() for i in indices}
     handle = backbone.register_forward_hook(
         lambda m, args, out: (
-            tuple(tap(x) for tap, x in zip(taps.values(), out))
+            tuple(same(x) for same, x in zip(outputs.values(), out))
             if isinstance(out, (tuple, list))
-            else taps[indices[0]](out)
+            else outputs[indices[0]](out)
         )
     )
     try:
-        yield taps
+        yield outputs
     finally:
         handle.remove()
 
@@ -220,5 +217,19 @@ def as_map(output: Any, size: tuple[int, int], channels_last: bool = False) -> T
     return None
 
 
-def _nothing(_: Any) -> None:
-    return None
+def _forward_hook(see: Callable[[Any, Any], None], key: Any) -> Callable[[nn.Module, tuple, Any], None]:
+    """``see(key, output)`` as a hook; one that returns None leaves the output as it is."""
+
+    def hook(module: nn.Module, args: tuple, output: Any) -> None:
+        see(key, output)
+
+    return hook
+
+
+def _input_hook(see: Callable[[Any, Any], None], key: Any) -> Callable[[nn.Module, tuple], None]:
+    """``see(key, input)`` as a hook that is called before a module runs."""
+
+    def hook(module: nn.Module, args: tuple) -> None:
+        see(key, args[0])
+
+    return hook

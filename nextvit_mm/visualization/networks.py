@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..deploy.graphs import Graph
 from ..deploy.info import describe, find_pictures
 from ..errors import UserError
 from ..predict.predictor import place
-from ..training import config as cfgs
+from ..training.config import is_nextvit, load_config, set_data_root
 from ..training.loading import load_model
 from ..training.preflight import check_checkpoint
+from ..utils.norms import batch_norms, new_statistics
 from ..utils.optional import need
 from ..weights.models import load_exactly
 from ..weights.zoo import ZOO
@@ -31,7 +32,7 @@ BATCH = 8  # pictures that BN take their statistics from at once
 
 
 @dataclass
-class Subject:
+class Network:
     """A network to look at.
 
     Attributes:
@@ -82,15 +83,15 @@ def read_config(config: str, data_root: str | None = None, cfg_options: dict | N
             raise UserError(f'{config} cannot be read as a config: {type(error).__name__}: {error}') from None
         cfg.merge_from_dict(cfg_options or {})
     else:
-        cfg = cfgs.load_config(config, cfg_options)
+        cfg = load_config(config, cfg_options)
     if 'backbone' not in cfg.get('model', {}):
         raise UserError(f'{config} has no model with a backbone')
     if data_root:
-        cfgs.set_data_root(cfg, data_root)
+        set_data_root(cfg, data_root)
     return cfg
 
 
-def load_subject(
+def load_network(
     cfg: Config,
     checkpoint: str | None = None,
     random_weights: bool = False,
@@ -99,7 +100,7 @@ def load_subject(
     exact: bool = False,
     pictures_of: Config | None = None,
     device: str = 'cpu',
-) -> Subject:
+) -> Network:
     """The model of a config.
 
     Args:
@@ -116,7 +117,7 @@ def load_subject(
         UserError: Something is missing or does not fit.
     """
     meta: dict[str, Any] = {}
-    if cfgs.is_nextvit(cfg.model.backbone):
+    if is_nextvit(cfg.model.backbone):
         if not checkpoint and not random_weights and 'Pretrained' not in str(cfg.model.backbone.get('init_cfg')):
             raise UserError(f'{_stem(cfg)} needs its weights: give a CHECKPOINT after the config, or --random-weights')
         if not checkpoint and not random_weights and task != 'backbone':
@@ -130,15 +131,15 @@ def load_subject(
         weights = _weights_of(checkpoint) if checkpoint else RANDOM
     # No task that is exported: what a runtime has to know of one beyond pixels and classes is not needed here, nor that
     # a classifier's pictures have one size.
-    graph = SimpleNamespace(task=task or 'whole', outputs=())
+    graph = cast(Graph, SimpleNamespace(task=task or 'whole', outputs=()))
     about = describe(pictures_of or cfg, model, graph, meta, size, ('size',), False)
     if exact and size:
         about['resize'] = dict(exact=list(size), interpolation=about['resize']['interpolation'])
-    return Subject(_stem(cfg), weights, model.to(device), model.backbone, about, about.get('classes'))
+    return Network(_stem(cfg), weights, model.to(device), model.backbone, about, about.get('classes'))
 
 
-def load_beside(text: str, own: Config, like: Subject, size: tuple[int, int], device: str = 'cpu') -> Subject:
-    """A network of ``--beside``, for pictures as another subject takes them, normalised in its own way.
+def load_beside(text: str, own: Config, like: Network, size: tuple[int, int], device: str = 'cpu') -> Network:
+    """A network of ``--beside``, for pictures as another network takes them, normalised in its own way.
 
     Args:
         text: ``random``: that of ``own`` with random weights. ``timm:NAME``, with random weights, or
@@ -153,8 +154,8 @@ def load_beside(text: str, own: Config, like: Subject, size: tuple[int, int], de
         UserError: There is no such network, or it does not take that size.
     """
     if text == 'random':
-        subject = load_subject(own, random_weights=True, task='backbone', device=device)
-        return _sized_as(subject, like)
+        network = load_network(own, random_weights=True, task='backbone', device=device)
+        return _sized_as(network, like)
     if text.startswith('timm:'):
         return _sized_as(_load_timm(text, size, device), like)
     match = CONFIG.match(text)
@@ -164,10 +165,10 @@ def load_beside(text: str, own: Config, like: Subject, size: tuple[int, int], de
         )
     config, checkpoint = match['config'], match['checkpoint']
     cfg = read_config(config)
-    subject = load_subject(
+    network = load_network(
         cfg, checkpoint, random_weights=not checkpoint, task='backbone', pictures_of=own, device=device
     )
-    return _sized_as(subject, like)
+    return _sized_as(network, like)
 
 
 def take_pictures(cfg: Config, images: str | None, count: int) -> list[np.ndarray]:
@@ -185,34 +186,24 @@ def take_pictures(cfg: Config, images: str | None, count: int) -> list[np.ndarra
     return pictures
 
 
-def settle_statistics(subject: Subject, pictures: Sequence[np.ndarray]) -> None:
+def settle_statistics(network: Network, pictures: Sequence[np.ndarray]) -> None:
     """Give every BN of a network with random weights the statistics of the pictures, which training would have given.
 
     With the statistics that it is built with, a BN normalises nothing, and a network of many random layers can make
     little but zeros or infinities of a picture.
     """
-    norms = [module for module in subject.backbone.modules() if isinstance(module, _BatchNorm)]
-    if not norms or subject.weights != RANDOM:
+    if not batch_norms(network.backbone) or network.weights != RANDOM:
         return
-    kept = [(norm.momentum, norm.training) for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all batches
-        norm.train()
-    inputs = [subject.prepare(picture) for picture in pictures]
+    inputs = [network.prepare(picture) for picture in pictures]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), new_statistics(network.backbone):
             for start in range(0, len(inputs), BATCH):
                 for shape in {tuple(x.shape) for x in inputs[start : start + BATCH]}:
-                    subject.backbone(torch.cat([x for x in inputs[start : start + BATCH] if tuple(x.shape) == shape]))
+                    network.backbone(torch.cat([x for x in inputs[start : start + BATCH] if tuple(x.shape) == shape]))
     except ValueError as error:  # one value a channel has no variance
         raise UserError(
-            f'{subject.name}: the pictures are too small, or too few, for a network with random weights: {error}'
+            f'{network.name}: the pictures are too small, or too few, for a network with random weights: {error}'
         ) from None
-    finally:
-        for norm, (momentum, training) in zip(norms, kept):
-            norm.momentum = momentum
-            norm.train(training)
 
 
 def _pretrained(cfg: Config) -> str:
@@ -226,9 +217,9 @@ def _weights_of(checkpoint: str) -> str:
     return f'published weights {checkpoint}' if checkpoint in ZOO else f'weights of {Path(checkpoint).name}'
 
 
-def _sized_as(subject: Subject, like: Subject) -> Subject:
-    subject.about = dict(subject.about, resize=like.about['resize'])
-    return subject
+def _sized_as(network: Network, like: Network) -> Network:
+    network.about = dict(network.about, resize=like.about['resize'])
+    return network
 
 
 def _load_other(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -253,7 +244,7 @@ def _load_other(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[st
     return model.eval(), loaded.get('meta', {}).get('dataset_meta') or {} if isinstance(loaded, dict) else {}
 
 
-def _load_timm(text: str, size: tuple[int, int], device: str) -> Subject:
+def _load_timm(text: str, size: tuple[int, int], device: str) -> Network:
     timm = need('timm', 'a network of timm')
     name, _, suffix = text[len('timm:') :].partition('@')
     if suffix not in ('', 'pretrained'):
@@ -275,7 +266,7 @@ def _load_timm(text: str, size: tuple[int, int], device: str) -> Subject:
         normalized_inside=False,
     )
     layout = getattr(model, 'output_fmt', 'NCHW')
-    return Subject(
+    return Network(
         f'timm {name}',
         "timm's pretrained weights" if suffix else RANDOM,
         model.eval().to(device),

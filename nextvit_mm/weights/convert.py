@@ -8,7 +8,7 @@ import torch
 
 from ..errors import WeightsError
 from .io import read_weights, unwrap
-from .keys import convert, describe, detect_prefix, is_folded
+from .keys import convert, describe_weights, detect_prefix, is_folded
 
 OUTPUTS = ('.safetensors', '.pth')
 
@@ -53,7 +53,7 @@ def convert_file(source: str, target: str | Path, to: str) -> str:
     changed = len(set(converted) - set(state_dict))
     return '\n'.join(
         [
-            f'{source}: {describe(state_dict)}, {len(state_dict)} tensors',
+            f'{source}: {describe_weights(state_dict)}, {len(state_dict)} tensors',
             f'{target}: {to} names, {len(converted)} tensors, {changed} of them renamed',
             'other parts: '
             + (

@@ -45,7 +45,8 @@ def allow_mmengine_checkpoints() -> None:
         return
     dtypes = {type(np.dtype(kind)) for kind in ('float16', 'float32', 'float64', 'int32', 'int64', 'bool')}
     allowed: list = [HistoryBuffer, np.ndarray, np.dtype, *dtypes]
-    for function in (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]):  # _reconstruct, scalar
+    functions: list[Any] = [np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]]  # _reconstruct, scalar
+    for function in functions:
         # NumPy 1 and 2 write the same functions under different module names; either may read the other's file.
         allowed += [
             (function, f'{module}.{function.__name__}')

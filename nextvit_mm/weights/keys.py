@@ -123,7 +123,7 @@ def convert(state_dict: Mapping[str, T], to: str) -> dict[str, T]:
     outer = {name: value for name, value in state_dict.items() if not name.startswith(prefix)}
     arch = detect_arch(inner)
     if arch is None:
-        raise ValueError(f'no Next-ViT of a published size ({", ".join(ARCHS)}): {describe(state_dict)}')
+        raise ValueError(f'no Next-ViT of a published size ({", ".join(ARCHS)}): {describe_weights(state_dict)}')
     depths = arch_depths(arch)
     if all(name.startswith('head.fc.') for name in outer):  # a backbone, or MMPretrain's classifier
         converted = CONVERSIONS[to]({**inner, **outer}, depths)
@@ -135,7 +135,7 @@ def convert(state_dict: Mapping[str, T], to: str) -> dict[str, T]:
     return {**{PREFIX + name: value for name, value in converted.items()}, **outer}
 
 
-def describe(names: Iterable[str]) -> str:
+def describe_weights(names: Iterable[str]) -> str:
     """What the names seem to be of, in a few words."""
     names = list(names)
     prefix = detect_prefix(names)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import WeightsError
 from ..models import NextViT
 from .io import unwrap
-from .keys import arch_depths, describe, detect_dialect, detect_prefix, is_folded, stale_names, to_ours
+from .keys import arch_depths, describe_weights, detect_dialect, detect_prefix, is_folded, stale_names, to_ours
 
 # What a classifier's or detector's file has and a backbone need not take.
 LEFTOVERS = r'(head|norm\d+|extra_norm_list\.\d+)\.'
@@ -182,14 +182,14 @@ def _likely_cause(module: NextViT, whole: Iterable[str], names: Iterable[str], p
         )
     if not names:
         return (
-            f'It holds nothing below prefix={prefix!r}; it is {describe(whole)}. Without a prefix in init_cfg the '
-            'right one is found out.'
+            f'It holds nothing below prefix={prefix!r}; it is {describe_weights(whole)}. '
+            'Without a prefix in init_cfg the right one is found out.'
         )
     depths = tuple(len(stage.blocks) for stage in module.arch.stages)
     arch = next((arch for arch in ('small', 'base', 'large') if arch_depths(arch) == depths), None)
     wanted = f'Next-ViT {arch}' if arch else f'a Next-ViT with {sum(depths)} blocks'
     return (
-        f'The file is of {describe(whole)}; the model is {wanted}. Name other weights with --cfg-options '
+        f'The file is of {describe_weights(whole)}; the model is {wanted}. Name other weights with --cfg-options '
         'model.backbone.init_cfg.checkpoint=…, or train from scratch with --no-pretrained.'
     )
 

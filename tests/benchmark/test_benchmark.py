@@ -10,11 +10,14 @@ from nextvit_mm.benchmark import machine, report, runtimes
 from nextvit_mm.benchmark.candidates import build, count_multiply_adds, parse_candidate, photographs, published_top1
 from nextvit_mm.benchmark.latency import LatencyRow, measure_latency, parse_key
 from nextvit_mm.benchmark.machine import describe_machine, kernel_flops
+from nextvit_mm.benchmark.options import LatencyOptions, TrainingOptions
 from nextvit_mm.benchmark.rounds import Result, Timer, parse_shape, shape_name
 from nextvit_mm.benchmark.training import measure_training
 from nextvit_mm.errors import UserError
+from nextvit_mm.utils.files import write_json
 
 pytestmark = pytest.mark.usefixtures('small_kernels')
+ONCE = dict(rounds=1, warmup=0, min_time=0)
 REFERENCE = 'timm:nextvit_small/eager/fp32'
 MACHINE = dict(describe_machine())
 
@@ -35,13 +38,13 @@ def made_up(*rows, reference=None, limits=None, shapes=('8x224',)):
 def measured(small_kernels):
     """Ours and timm's at 64 × 64, one round."""
     return measure_latency(
-        ['nextvit_s', 'timm:nextvit_small'],
-        ['1x64'],
-        ['eager', 'folded', 'onnxruntime'],
-        ['fp32', 'bf16'],
-        rounds=1,
-        warmup=0,
-        min_time=0,
+        LatencyOptions(
+            candidates=['nextvit_s', 'timm:nextvit_small'],
+            shapes=['1x64'],
+            runtimes=['eager', 'folded', 'onnxruntime'],
+            precisions=['fp32', 'bf16'],
+            **ONCE,
+        )
     )
 
 
@@ -165,7 +168,8 @@ def test_a_wrong_output_is_not_fast(monkeypatch):
         return lambda: [torch.zeros(1, 96, 16, 16)]
 
     monkeypatch.setattr('nextvit_mm.benchmark.latency.prepare', broken)
-    result = measure_latency(['timm:nextvit_small'], ['1x64'], ['eager'], rounds=1, warmup=0, min_time=0)
+    options = LatencyOptions(candidates=['timm:nextvit_small'], shapes=['1x64'], runtimes=['eager'], **ONCE)
+    result = measure_latency(options)
     assert not result.rows[0].agrees and result.rows[0].error == float('inf')
     assert 'WRONG' in report.as_text(report.latency_table(result.rows))
     with pytest.raises(UserError, match='accuracy'):
@@ -214,7 +218,8 @@ def test_what_can_not_be_measured_is_an_error(kwargs, message):
     if torch.cuda.is_available() and 'runtimes' in kwargs:
         pytest.skip('TensorRT may be here')
     with pytest.raises(UserError, match=message):
-        measure_latency(**{**dict(candidates=['nextvit_s'], shapes=['1x64'], runtimes=['eager'], rounds=1), **kwargs})
+        given = {**dict(candidates=['nextvit_s'], shapes=['1x64'], runtimes=['eager'], rounds=1), **kwargs}
+        measure_latency(LatencyOptions(**given))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +237,7 @@ def test_a_missing_runtime_is_named_before_anything_is_built(monkeypatch, module
 
 
 def test_json_and_markdown_hold_the_run(measured, tmp_path):
-    report.write_json(measured.as_dict(), tmp_path / 'out' / 'run.json')
+    write_json(tmp_path / 'out' / 'run.json', measured.as_dict())
     report.write_markdown([measured], tmp_path / 'run.md')
     content = json.loads((tmp_path / 'out' / 'run.json').read_text())
     assert set(content) == {'machine', 'settings', 'limits', 'rows', 'skipped'}
@@ -245,8 +250,8 @@ def test_json_and_markdown_hold_the_run(measured, tmp_path):
     assert ours['ratio'] == pytest.approx(base['median'] / ours['median'])
     assert ours['shape'] == [1, 64, 64] and len(ours['rounds']) == 1
     text = (tmp_path / 'run.md').read_text()
-    assert '| nextvit_s | folded | fp32 |' in text and content['machine']['cpu'] in text
-    assert text.count('\n| ') == len(measured.rows) + 2
+    assert '| nextvit_s | folded | fp32 |' in ' '.join(text.split()) and content['machine']['cpu'] in text
+    assert text.count('\n|') == len(measured.rows) + 2
 
 
 def test_the_picture_is_drawn(tmp_path):
@@ -264,7 +269,14 @@ def test_the_picture_is_drawn(tmp_path):
 
 def test_training_steps_agree():
     result = measure_training(
-        ['timm:nextvit_small', 'nextvit_s@with_cp'], ['fp32'], shape='2x64', rounds=1, warmup=0, memory=False
+        TrainingOptions(
+            candidates=['timm:nextvit_small', 'nextvit_s@with_cp'],
+            precisions=['fp32'],
+            shape='2x64',
+            rounds=1,
+            warmup=0,
+            memory=False,
+        )
     )
     assert [one.key for one in result.rows] == ['timm:nextvit_small/fp32', 'nextvit_s@with_cp/fp32']
     assert all(one.agrees and one.memory is None for one in result.rows)
@@ -278,13 +290,13 @@ def test_memory_that_cannot_be_measured_is_told_with_its_reason(monkeypatch):
         raise UserError('memory was not measured:\nout of memory')
 
     monkeypatch.setattr('nextvit_mm.benchmark.training.run_apart', killed)
-    result = measure_training(only=['nextvit_s/fp32'], shape='2x64', rounds=1, warmup=0)
+    result = measure_training(TrainingOptions(only=['nextvit_s/fp32'], shape='2x64', rounds=1, warmup=0))
     assert result.rows[0].memory is None and result.rows[0].median > 0
     assert report.skipped_lines(result) == ['nextvit_s/fp32: its memory: out of memory']
 
 
 def test_a_wrong_training_row_is_named():
     with pytest.raises(UserError, match='fp8'):
-        measure_training(only=['nextvit_s/fp8'])
+        measure_training(TrainingOptions(only=['nextvit_s/fp8']))
     with pytest.raises(UserError, match='fp16 is for GPUs'):
-        measure_training(only=['nextvit_s/fp16'], shape='1x64')
+        measure_training(TrainingOptions(only=['nextvit_s/fp16'], shape='1x64'))

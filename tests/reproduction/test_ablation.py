@@ -8,7 +8,7 @@ import pytest
 
 from nextvit_mm.demo import DigitsConfig
 from nextvit_mm.errors import UserError
-from nextvit_mm.reproduction import ablation
+from nextvit_mm.reproduction import ablation, ablation_runs, ablation_table
 
 from ..conftest import ROOT, call_tool
 
@@ -30,7 +30,7 @@ def rows(table8):
 def write_result(folder, config, metric, task='segmentation', seed=0, iterations=250):
     folder = folder / task / config / f'seed{seed}'
     folder.mkdir(parents=True)
-    (folder / ablation.RESULT).write_text(
+    (folder / ablation_runs.RESULT).write_text(
         json.dumps(
             dict(
                 task=task,
@@ -50,7 +50,7 @@ def write_result(folder, config, metric, task='segmentation', seed=0, iterations
 
 def printed(rows, style='csv', machine=None):
     file = io.StringIO()
-    ablation.print_rows(8, rows, style, file, machine)
+    ablation_table.print_rows(8, rows, style, file, machine)
     return file.getvalue()
 
 
@@ -62,7 +62,7 @@ def test_printed_figures_beside_what_was_run(rows, tmp_path):
     write_result(tmp_path, 'table2_n4_l2', 40.0)  # the network of r = 0.75, under its first row's name
     write_result(tmp_path, 'table2_n4_l2', 42.0, seed=1)
     write_result(tmp_path, 'table8_r000', 30.0)
-    ablation.add_results(rows, [str(tmp_path)])
+    ablation_runs.add_results(rows, [str(tmp_path)])
     found = {row['row']: row for row in as_dicts(rows)}
     ours = found['r = 0.75 (Next-ViT-S)']
     assert (ours['mIoU: paper'], ours['mIoU: demo'], ours['box AP: demo']) == ('47.0', '41.0 ±1.4 (2)', 'not run')
@@ -76,25 +76,25 @@ def test_runs_of_different_length_stand_in_no_table(rows, tmp_path):
     write_result(tmp_path, 'table8_r000', 30.0)
     write_result(tmp_path, 'table8_r025', 30.0, iterations=100)
     with pytest.raises(UserError, match='segmentation .* differ'):
-        ablation.add_results(rows, [str(tmp_path)])
+        ablation_runs.add_results(rows, [str(tmp_path)])
 
 
 def test_overlapping_folders_count_a_run_once(rows, tmp_path):
     write_result(tmp_path / 'a', 'table8_r000', 30.0)
-    ablation.add_results(rows, [str(tmp_path), str(tmp_path / 'a')])
+    ablation_runs.add_results(rows, [str(tmp_path), str(tmp_path / 'a')])
     assert len(rows[0].results['segmentation']) == 1
     write_result(tmp_path / 'b', 'table8_r000', 31.0)
     with pytest.raises(UserError, match='lies twice'):
-        ablation.add_results(rows, [str(tmp_path)])
+        ablation_runs.add_results(rows, [str(tmp_path)])
 
 
 def test_damaged_results_and_missing_folders_are_named(rows, tmp_path):
     with pytest.raises(UserError, match='nowhere is not a folder'):
-        ablation.add_results(rows, [str(tmp_path / 'nowhere')])
+        ablation_runs.add_results(rows, [str(tmp_path / 'nowhere')])
     folder = write_result(tmp_path, 'table8_r000', 30.0)
-    (folder / ablation.RESULT).write_text('{"metric":')
-    with pytest.raises(UserError, match=ablation.RESULT):
-        ablation.add_results(rows, [str(tmp_path)])
+    (folder / ablation_runs.RESULT).write_text('{"metric":')
+    with pytest.raises(UserError, match=ablation_runs.RESULT):
+        ablation_runs.add_results(rows, [str(tmp_path)])
 
 
 def test_latencies_are_measured_beside_next_vit_s(rows):
@@ -113,7 +113,7 @@ def test_rows_train_on_the_demo_data(digits, tmp_path, capsys):
         'model.data_preprocessor.size': (64, 64),
     }
     for _ in range(2):  # the second time it is done before
-        ablation.train_rows(
+        ablation_runs.train_rows(
             [8],
             ['segmentation'],
             str(digits),
@@ -123,10 +123,10 @@ def test_rows_train_on_the_demo_data(digits, tmp_path, capsys):
             digits=DigitsConfig(train=8, val=4, size=64),
         )
     folder = tmp_path / 'segmentation' / 'table8_r000' / 'seed0'
-    result = ablation.read_result(folder)
+    result = ablation_runs.read_result(folder)
     assert (result['iterations'], result['batch_size']) == (2, 2) and 0 <= result['metric'] <= 100
     with pytest.raises(UserError, match='was run with other settings'):
-        ablation.train_rows(
+        ablation_runs.train_rows(
             [8],
             ['segmentation'],
             str(digits),

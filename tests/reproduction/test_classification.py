@@ -22,8 +22,10 @@ from nextvit_mm.reproduction.compare import (
     plan_comparison,
     same_schedule_iteration,
 )
+from nextvit_mm.reproduction.printing import footnotes, print_table
 from nextvit_mm.reproduction.report import RunReport, compare_run
-from nextvit_mm.reproduction.tables import find_runs, footnotes, make_table, print_table
+from nextvit_mm.reproduction.results import find_runs
+from nextvit_mm.reproduction.tables import make_table
 
 from .test_hook import LR, build_runner, train  # noqa: F401 (a fixture)
 from .test_tables import write_config
@@ -44,7 +46,7 @@ SMALL = load_run('nextvit_small_in1k_224')
 def test_epochs_are_means_and_evaluations(name):
     run = load_run(name)
     assert isinstance(run, PublishedEpochs) and len(run.train) == len(run.val) == run.length
-    assert run.epoch_length == run.WINDOW == run.train[0]['iters'] == (625 if name.endswith('224') else 1251)
+    assert run.epoch_length == run.window == run.train[0]['iters'] == (625 if name.endswith('224') else 1251)
     assert (
         [r['iter'] for r in run.train]
         == [r['iter'] for r in run.val]

@@ -24,7 +24,7 @@ LR = 0.01
 
 
 class SmallRun(PublishedRun):
-    WINDOW = 5
+    window = 5
 
 
 def small_run(loss=1.0, miou=50.0, lr=LR) -> PublishedRun:

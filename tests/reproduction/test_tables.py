@@ -9,7 +9,9 @@ import pytest
 
 from nextvit_mm.errors import UserError
 from nextvit_mm.reproduction.compare import Comparison
-from nextvit_mm.reproduction.tables import draw_table, make_table, print_table
+from nextvit_mm.reproduction.figures import draw_table
+from nextvit_mm.reproduction.printing import print_table
+from nextvit_mm.reproduction.tables import make_table
 
 from ..conftest import ROOT, call_tool
 from .test_report import write_run

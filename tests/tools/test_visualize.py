@@ -7,6 +7,7 @@ import pytest
 
 from nextvit_mm.errors import UserError
 from nextvit_mm.visualization import commands
+from nextvit_mm.visualization.options import FeaturesOptions, HeatmapOptions, SpectrumOptions
 from tests.conftest import ROOT, call_tool
 from tests.deploy.conftest import make_case
 
@@ -81,22 +82,28 @@ def test_heatmap_and_features_at_their_usual_place(cases, tmp_path):
 def test_heatmap_of_detections_and_of_a_classifier(cases, digits, tmp_path, capsys):
     config, checkpoint, _ = cases['detection']
     out = tmp_path / 'h.png'
-    check_sheet(commands.heatmap(config, checkpoint, count=2, min_score=0.0, method='eigencam', out=str(out)))
+    check_sheet(
+        commands.heatmap(HeatmapOptions(config, checkpoint, count=2, min_score=0.0, method='eigencam', out=str(out)))
+    )
     with pytest.raises(UserError, match='in none of 2 pictures there is anything .* a lower --min-score'):
-        commands.heatmap(config, checkpoint, count=2, min_score=1.1, out=str(out))
+        commands.heatmap(HeatmapOptions(config, checkpoint, count=2, min_score=1.1, out=str(out)))
     assert 'picture 2 of 2: the model detects nothing with a score of at least 1.1; left out' in capsys.readouterr().err
     config, checkpoint, _ = cases['classification']
     images = str(digits / 'coco' / 'val2017')
-    check_sheet(commands.heatmap(config, checkpoint, images, count=2, class_name='3', out=str(out)), 400)
+    check_sheet(
+        commands.heatmap(HeatmapOptions(config, checkpoint, images, count=2, class_name='3', out=str(out))), 400
+    )
     with pytest.raises(UserError, match='--class 77 is neither'):
-        commands.heatmap(config, checkpoint, images, class_name='77', out=str(out))
+        commands.heatmap(HeatmapOptions(config, checkpoint, images, class_name='77', out=str(out)))
     with pytest.raises(UserError, match='--stages 9: the backbone has 1, 2, 3, 4'):
-        commands.heatmap(config, checkpoint, images, stages=[9], out=str(out))
+        commands.heatmap(HeatmapOptions(config, checkpoint, images, stages=[9], out=str(out)))
 
 
 def test_features_at_another_size(cases, tmp_path):
     config, checkpoint, _ = cases['detection']
-    check_sheet(commands.features(config, checkpoint, size=[96], channels=0, out=str(tmp_path / 'f.png')), 400)
+    check_sheet(
+        commands.features(FeaturesOptions(config, checkpoint, size=[96], channels=0, out=str(tmp_path / 'f.png'))), 400
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,7 @@ def test_features_at_another_size(cases, tmp_path):
         (dict(beside=['absent.py']), 'config not found: absent.py'),
         (dict(beside=['timm:resnet18'], branches=True), 'timm resnet18 has no Next Transformer Blocks'),
         (dict(count=0), '--count 0'),
-        (dict(size=[1, 2, 3]), '--size takes one or two'),
+        (dict(size=[1, 2, 3]), '--size is one or two whole numbers'),
         (dict(size=[16]), 'does not take pictures of 16×16: .* the least square input is'),
         (dict(out='spectrum.jpg'), 'spectrum.jpg: pictures are PNG'),
         (dict(device='nowhere'), '--device nowhere'),
@@ -122,12 +129,13 @@ def test_mistakes(cases, arguments, message, tmp_path):
     config, checkpoint, _ = cases['detection']
     given = {**dict(config=config, checkpoint=checkpoint, count=1, out=str(tmp_path / 's.png')), **arguments}
     with pytest.raises(UserError, match=message):
-        commands.spectrum(**given)
+        commands.spectrum(SpectrumOptions(**given))
 
 
 def test_pictures_that_are_not_there(cases):
     config, checkpoint, _ = cases['classification']
     with pytest.raises(UserError, match='test data of classification are not here: give --images'):
-        commands.features(config, checkpoint, cfg_options={'test_dataloader.dataset.data_root': 'nowhere'})
+        nowhere = {'test_dataloader.dataset.data_root': 'nowhere'}
+        commands.features(FeaturesOptions(config, checkpoint, cfg_options=nowhere))
     result = call_tool(TOOL, 'heatmap', config, check=False)
     assert result.returncode == 2 and 'give a CHECKPOINT' in result.stderr and 'Traceback' not in result.stderr

@@ -15,6 +15,7 @@ from nextvit_mm.utils.command import add_options, option, run_command, take_opti
 @dataclass
 class Options:
     config: str = option(help='a config')
+    checkpoint: str | None = option(None, help='its weights', nargs='?')
     size: Sequence[int] | None = option(None, help='height and width', metavar='N')
     names: tuple[str, ...] = option(('a', 'b'), help='of a, b, c', choices=('a', 'b', 'c'))
     rounds: int = option(10, help='how many')
@@ -39,8 +40,12 @@ def test_what_is_not_given_is_the_dataclass_default():
 def test_every_kind_of_field():
     flags = ['--size', '3', '4', '--names', 'b', 'c', '--rounds', '2', '--min-time', '1.5', '--form', '1x32']
     args = parse('c.py', *flags, '--no-memory', '--quick', '--cfg-options', 'a.b=1', 'c=[2,3]')
-    wanted = Options('c.py', [3, 4], ['b', 'c'], 2, 1.5, False, True, {'a.b': 1, 'c': [2, 3]}, '1x32')
+    wanted = Options('c.py', None, [3, 4], ['b', 'c'], 2, 1.5, False, True, {'a.b': 1, 'c': [2, 3]}, '1x32')
     assert take_options(Options, args) == wanted
+
+
+def test_an_optional_positional_argument():
+    assert take_options(Options, parse('c.py', 'w.pth', '--quick')) == Options('c.py', 'w.pth', quick=True)
 
 
 def test_a_base_gives_what_is_not_given_and_other_arguments_stay():

@@ -2,7 +2,7 @@ import matplotlib.image
 import numpy as np
 
 from nextvit_mm.utils.figures import new_figure
-from nextvit_mm.visualization import figures
+from nextvit_mm.visualization import feature_figures, figures
 
 
 def test_components_are_the_directions_of_greatest_variance():
@@ -16,13 +16,13 @@ def test_components_are_the_directions_of_greatest_variance():
     )  # without mean, each across the others
     mixing = np.linalg.qr(rng.standard_normal((20, 20)))[0][:, :3]
     maps = np.einsum('ck,khw->chw', mixing, patterns) + 5
-    colors, explained = figures.principal_colors(maps)
+    colors, explained = feature_figures.principal_colors(maps)
     assert colors.shape == (6, 8, 3) and colors.min() == 0 and colors.max() == 1 and abs(explained - 1) < 1e-9
     for i, pattern in enumerate(patterns):
         assert abs(np.corrcoef(colors[..., i].ravel(), pattern.ravel())[0, 1]) > 0.999
-    _, of_noise = figures.principal_colors(rng.standard_normal((20, 10, 10)))
+    _, of_noise = feature_figures.principal_colors(rng.standard_normal((20, 10, 10)))
     assert 3 / 20 < of_noise < 0.5
-    few, all_of_it = figures.principal_colors(np.full((5, 1, 2), 3.0))
+    few, all_of_it = feature_figures.principal_colors(np.full((5, 1, 2), 3.0))
     assert np.isfinite(few).all() and all_of_it == 1
 
 
@@ -30,7 +30,12 @@ def test_strong_channels_differ_over_the_map():
     maps = np.zeros((4, 3, 3))
     maps[0] = 100  # large, and the same everywhere
     maps[1, 0, 0], maps[2, 1, 1], maps[3, 2, 2] = 2, -5, 3
-    assert figures.strongest_channels(maps, 3) == [2, 3, 1] and figures.strongest_channels(maps, 9) == [2, 3, 1, 0]
+    assert feature_figures.strongest_channels(maps, 3) == [2, 3, 1] and feature_figures.strongest_channels(maps, 9) == [
+        2,
+        3,
+        1,
+        0,
+    ]
 
 
 def test_planes_are_symmetric_about_the_zero_frequency(tmp_path):

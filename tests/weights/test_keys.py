@@ -11,7 +11,7 @@ from nextvit_mm import NextViT
 from nextvit_mm.weights.keys import (
     arch_depths,
     convert,
-    describe,
+    describe_weights,
     detect_arch,
     detect_dialect,
     detect_prefix,
@@ -172,7 +172,7 @@ def test_a_converted_dense_model_still_loads_whole(form, to):
 def test_other_networks_are_not_taken_for_it(name):
     with torch.device('meta'):
         names = list(timm.create_model(name).state_dict())
-    assert detect_dialect(names) is None and not is_folded(names) and 'not Next-ViT' in describe(names)
+    assert detect_dialect(names) is None and not is_folded(names) and 'not Next-ViT' in describe_weights(names)
 
 
 def test_mixed_dialects_are_refused():
@@ -187,10 +187,10 @@ def test_evidence():
     shuffled = dict(reversed(list(state.items())))
     assert to_ours(shuffled, DEPTHS['base']) == to_ours(state, DEPTHS['base'])  # by name, not by order
     below = {f'backbone.{name}': value for name, value in to_timm(state, DEPTHS['base']).items()}
-    assert detect_prefix(below) == 'backbone.' and 'Next-ViT base in timm names' in describe(below)
+    assert detect_prefix(below) == 'backbone.' and 'Next-ViT base in timm names' in describe_weights(below)
     assert detect_dialect(['layer1.0.conv1.weight', 'fc.weight']) is None and detect_prefix(['backbone.conv1.w']) == ''
     assert detect_arch(published_names('large')) == 'large'
-    assert 'not Next-ViT' in describe(['layer1.0.conv1.weight'])
+    assert 'not Next-ViT' in describe_weights(['layer1.0.conv1.weight'])
     with pytest.raises(ValueError, match='no Next-ViT of a published size'):
         convert({'layer1.0.conv1.weight': 1}, 'mm')
 
