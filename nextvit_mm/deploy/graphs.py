@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 
 TASKS = ('backbone', 'classification', 'segmentation', 'detection')
+WHOLE = 'it cannot be exported whole, take --what backbone'
 
 
 class Graph(nn.Module, ABC):
@@ -59,30 +60,48 @@ class BackboneGraph(Graph):
 
 
 class ClassifierGraph(Graph):
-    """Image -> ``scores`` (B, classes), which add up to 1."""
+    """Image -> ``scores`` (B, classes): of one class a picture, which add up to 1, or of many labels, each in [0, 1].
+
+    Attributes:
+        multi_label (dict | None): Of many labels, the ``threshold`` from which or the number ``top`` of which count.
+    """
 
     task = 'classification'
     outputs = ('scores',)
 
+    def __init__(self, model: nn.Module) -> None:
+        from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
+
+        super().__init__(model)
+        head, kind = model.head, type(model.head)
+        many = isinstance(head, MultiLabelClsHead)
+        base = MultiLabelClsHead if many else ClsHead
+        own = [name for name in ('predict', '_get_predictions') if getattr(kind, name, None) is not getattr(base, name)]
+        if own:
+            raise UserError(f'{kind.__name__} predicts in a way of its own: {WHOLE}')
+        if not many and getattr(head, 'num_classes', 2) == 1:
+            raise UserError(f'{kind.__name__} has one class, whose score is 1 for every picture: train with two')
+        self.multi_label = dict(threshold=head.thr, top=head.topk) if many else None
+
     def run(self, image: Tensor) -> Tensor:
-        return self.model.head(self.model.extract_feat(image)).softmax(1)
+        logits = self.model.head(self.model.extract_feat(image))
+        return logits.softmax(1) if self.multi_label is None else logits.sigmoid()
 
 
 class SegmentorGraph(Graph):
-    """Image -> ``class_map`` (B, H, W), int64, at the size of the image."""
+    """Image -> ``class_map`` (B, H, W), int64, at the size of the image.
+
+    One decode head, or a cascade of them. One output channel is a foreground, 1 where it is above the head's threshold.
+    """
 
     task = 'segmentation'
     outputs = ('class_map',)
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        if model.decode_head.out_channels < 2:
-            raise UserError('a segmentor of one output channel cannot be exported: give the decode head two classes')
-        if model.test_cfg.get('mode', 'whole') != 'whole':
-            raise UserError(
-                'a segmentor that is tested in sliding windows cannot be exported whole: set '
-                'model.test_cfg.mode=whole, or export --what backbone'
-            )
+        _check_segmentor(model)
+        heads = model.decode_head
+        self.heads = list(heads) if isinstance(heads, nn.ModuleList) else [heads]
         for module in list(model.modules()):
             for name, child in module.named_children():
                 if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):
@@ -91,9 +110,42 @@ class SegmentorGraph(Graph):
                     setattr(module, name, _exportable_upsample(child))
 
     def run(self, image: Tensor) -> Tensor:
-        logits = self.model.decode_head(self.model.extract_feat(image))
+        features = self.model.extract_feat(image)
+        logits = self.heads[0](features)
+        for head in self.heads[1:]:
+            logits = head(features, logits)
         logits = F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=self.model.align_corners)
+        if self.model.out_channels == 1:
+            return (logits[:, 0].sigmoid() > self.heads[-1].threshold).long()
         return logits.argmax(1)
+
+
+def _check_segmentor(model: nn.Module) -> None:
+    """Refuse a segmentor whose ``predict`` is another one than :class:`SegmentorGraph`'s."""
+    from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+    from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder
+
+    kind = type(model)
+    whole = (EncoderDecoder.encode_decode, CascadeEncoderDecoder.encode_decode)
+    if not isinstance(model, EncoderDecoder) or kind.encode_decode not in whole:
+        raise UserError(f'{kind.__name__} predicts in a way of its own: {WHOLE}')
+    if kind.predict is not EncoderDecoder.predict:
+        raise UserError(f'{kind.__name__} predicts in a way of its own: {WHOLE}')
+    cascade = isinstance(model.decode_head, nn.ModuleList)
+    last = type(model.decode_head[-1] if cascade else model.decode_head)
+    base = BaseCascadeDecodeHead if cascade else BaseDecodeHead
+    if last.predict is not base.predict or last.predict_by_feat is not base.predict_by_feat:
+        raise UserError(f'{last.__name__} predicts in a way of its own, such as by queries or points: {WHOLE}')
+    if cascade and model.out_channels == 1:
+        raise UserError('MMSegmentation itself cannot predict with several decode heads of one output channel')
+    if model.test_cfg.get('mode', 'whole') != 'whole':
+        raise UserError(
+            'a segmentor that is tested in sliding windows cannot be exported whole: set '
+            'model.test_cfg.mode=whole, or export --what backbone'
+        )
+    if getattr(model.data_preprocessor, 'test_cfg', None):
+        raise UserError(f'data_preprocessor.test_cfg pads pictures, which a segmentor exported whole does not: {WHOLE}')
 
 
 class ExportableAdaptiveAvgPool2d(nn.Module):

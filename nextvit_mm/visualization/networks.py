@@ -133,7 +133,8 @@ def load_subject(
     graph = SimpleNamespace(task=task or 'whole', outputs=())
     about = describe(pictures_of or cfg, model, graph, meta, size, ('size',), False)
     if exact and size:
-        about['resize'] = dict(exact=list(size), interpolation=about['resize']['interpolation'])
+        first = next((step for step in about['steps'] if step['do'] == 'resize'), dict(library='cv2'))
+        about['steps'] = [dict(dict(do='resize', interpolation='bilinear'), **first, to=dict(exact=list(size)))]
     return Subject(_stem(cfg), weights, model.to(device), model.backbone, about, about.get('classes'))
 
 
@@ -227,7 +228,7 @@ def _weights_of(checkpoint: str) -> str:
 
 
 def _sized_as(subject: Subject, like: Subject) -> Subject:
-    subject.about = dict(subject.about, resize=like.about['resize'])
+    subject.about = dict(subject.about, steps=like.about['steps'])
     return subject
 
 
