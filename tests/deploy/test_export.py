@@ -16,7 +16,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from mmengine.config import Config
 from PIL import Image
 from pycocotools import mask as rle
 
@@ -108,7 +107,7 @@ def test_what_is_written_computes_the_same(kind, to, flags, cases, pictures, tmp
     assert set(LIMITS[task]) <= set(about['compared'])
     if task == 'detection':
         assert about['compared']['detections'] > 10
-    assert about['input']['size'] is None or 'size' not in flags.get('dynamic', ())
+    assert (about['input']['size'] is None) == ('size' in about['input']['dynamic'])
     if task in ('detection', 'segmentation'):
         assert about['classes'][-10:] == list('0123456789')
     if to == 'onnx':
@@ -530,32 +529,6 @@ def test_the_package_comes_without_what_it_may_not_need():
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
 
 
-def test_configs_say_how_pictures_are_resized(cases):
-    from nextvit_mm.deploy.info import resize_rule
-
-    recipe = Config.fromfile(ROOT / 'configs' / 'detection' / 'mask_rcnn_nextvit_s_1x.py')
-    assert resize_rule(recipe, 'detection', None, ('size',)) == (
-        dict(long_short=[1333, 800], interpolation='bilinear'),
-        None,
-    )
-    assert resize_rule(recipe, 'detection', None, ()) == (
-        dict(canvas=[800, 1333], interpolation='bilinear'),
-        [800, 1333],
-    )
-    ade = Config.fromfile(ROOT / 'configs' / 'segmentation' / 'upernet_nextvit_s_160k.py')
-    assert resize_rule(ade, 'segmentation', None, ('size',))[0]['long_short'] == [2048, 512]
-    assert resize_rule(ade, 'segmentation', (512, 512), ()) == (
-        dict(canvas=[512, 512], interpolation='bilinear'),
-        [512, 512],
-    )
-    cls = cases['classification'].cfg
-    assert resize_rule(cls, 'classification', None, ()) == (
-        dict(short_edge=72, center_crop=[64, 64], interpolation='bicubic'),
-        [64, 64],
-    )
-    assert resize_rule(cls, 'classification', (128, 128), ())[0]['short_edge'] == 144
-
-
 @pytest.mark.parametrize('size', 'sbl')
 def test_published_classifiers_test_and_export(size, tmp_path):
     """On a folder of ImageNet's layout, and through the authors' evaluation transform in the runner."""
@@ -574,7 +547,10 @@ def test_published_classifiers_test_and_export(size, tmp_path):
         cfg_options={'model.backbone.arch': TINY, 'model.head.in_channels': WIDTHS[3]},  # all else is the recipe's
     )
     about = json.loads(about_file(path).read_text())
-    assert about['resize'] == dict(short_edge=256, center_crop=[224, 224], interpolation='bicubic')
+    assert about['steps'] == [
+        dict(do='resize', to=dict(edge='short', length=256), library='pillow', interpolation='bicubic'),
+        dict(do='center_crop', size=[224, 224]),
+    ]
     assert about['input']['color'] == 'RGB' and len(about['classes']) == 1000 and about['pictures']['test'] == 'config'
     if size == 's':
         found = evaluate(config, str(path), work_dir=str(tmp_path / 'work'), data_root=str(tmp_path / 'imagenet'))
