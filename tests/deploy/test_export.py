@@ -24,7 +24,7 @@ from nextvit_mm.deploy.export import export
 from nextvit_mm.deploy.graphs import ExportableAdaptiveAvgPool2d, NonMaxSuppression, make_graph
 from nextvit_mm.deploy.verify import LIMITS
 from nextvit_mm.errors import UserError
-from nextvit_mm.predict.predictor import Predictor, about_file
+from nextvit_mm.predict.predictor import Predictor, about_file, read_picture
 from nextvit_mm.training.launch import evaluate
 from tests.conftest import ROOT, TINY, WIDTHS, run_tool, shared, tiny
 from tests.deploy.conftest import build, tiny_config
@@ -169,6 +169,115 @@ def test_a_file_that_computes_something_else_is_not_kept(cases, pictures, tmp_pa
             out=str(tmp_path / 'model.onnx'),
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_values_that_are_not_finite_are_never_kept(cases, pictures, tmp_path, monkeypatch):
+    def write_nan(graph, *args):
+        graph.model.stages[1].blocks[0].patch_embed.conv.weight.data[0] = np.nan
+        backends.write_onnx(graph, *args)
+
+    monkeypatch.setitem(module.WRITERS, 'onnx', write_nan)
+    with pytest.raises(UserError, match='values that are not finite'):
+        export(
+            cases['detection'].config,
+            what='backbone',
+            random_weights=True,
+            dynamic=('size',),
+            images=str(pictures),
+            out=str(tmp_path / 'model.onnx'),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('kind', ['detection', 'classification', 'semantic_fpn'])
+def test_a_file_whose_pictures_are_read_otherwise_is_not_kept(kind, cases, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(Predictor, 'read', lambda self, picture: read_picture(picture)[:, ::-1])
+    with pytest.raises(UserError, match='largest color difference'):
+        export(
+            cases[kind].config,
+            cases[kind].checkpoint,
+            dynamic=('size',) if kind != 'classification' else (),
+            images=str(pictures),
+            out=str(tmp_path / 'model.onnx'),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_random_weights_of_a_detector_are_not_held_to_limits(cases, pictures, tmp_path):
+    path = export(
+        cases['detection'].config, random_weights=True, images=str(pictures), out=str(tmp_path / 'model.onnx')
+    )
+    assert json.loads(about_file(path).read_text())['compared']['values that are not finite'] == 0
+
+
+def test_an_evaluation_in_which_one_side_finds_nothing_ends_in_a_table(cases, pictures, tmp_path, monkeypatch, capsys):
+    metrics = iter([{'coco/bbox_mAP': 0.5}, {}])
+    monkeypatch.setattr(module, 'evaluate_apart', lambda *_: next(metrics))
+    path = export(
+        cases['detection'].config,
+        cases['detection'].checkpoint,
+        evaluate=True,
+        images=str(pictures),
+        out=str(tmp_path / 'model.onnx'),
+    )
+    assert 'exported: nothing found' in capsys.readouterr().out and path.is_file()
+    assert json.loads(about_file(path).read_text())['evaluated']['difference'] == {}
+
+
+def test_a_file_stays_where_its_evaluation_fails(cases, pictures, tmp_path, monkeypatch):
+    def fail(*_):
+        raise UserError('no memory')
+
+    monkeypatch.setattr(module, 'evaluate_apart', fail)
+    with pytest.raises(UserError, match='the file was written, and its evaluation failed: no memory'):
+        export(
+            cases['semantic_fpn'].config,
+            cases['semantic_fpn'].checkpoint,
+            evaluate=True,
+            size=(64,),
+            images=str(pictures),
+            out=str(tmp_path / 'model.onnx'),
+        )
+    assert Predictor(tmp_path / 'model.onnx')(np.zeros((64, 64, 3), np.uint8))['class_map'].shape == (64, 64)
+
+
+@pytest.mark.parametrize('to', ['onnx', 'openvino'])
+def test_one_session_takes_pictures_of_any_shape_with_and_without_results(to, cases, pictures, tmp_path):
+    path = export(
+        cases['detection'].config,
+        cases['detection'].checkpoint,
+        to=to,
+        images=str(pictures),
+        out=str(tmp_path / f'model{backends.SUFFIXES[to]}'),
+        cfg_options={
+            'model.test_cfg.rcnn.score_thr': 0.15,
+            'test_dataloader.dataset.pipeline': [
+                dict(type='LoadImageFromFile'),
+                dict(type='Resize', scale=(160, 96), keep_ratio=True),
+            ],
+        },
+    )
+    predictor = Predictor(path)
+    assert predictor.about['input']['dynamic'] == ['size']
+    busy, found = np.asarray(Image.open(pictures / '1.png')), []
+    for shape in ((1, 1), (5000, 5000), (70, 10), (10, 70)):
+        for picture in (np.zeros((*shape, 3), np.uint8), busy):
+            result = predictor(picture)
+            assert result['masks'].shape[1:] == picture.shape[:2]
+            found.append(len(result['boxes']))
+    assert found[1] > 0 and len(set(found[1::2])) == 1
+
+
+def test_a_detector_of_one_size_shrinks_no_picture_unless_asked_to(cases, pictures, tmp_path):
+    path = export(
+        cases['detection'].config,
+        cases['detection'].checkpoint,
+        size=(64, 96),
+        images=str(pictures),
+        out=str(tmp_path / 'model.onnx'),
+    )
+    about = json.loads(about_file(path).read_text())
+    assert about['input']['size'] == [64, 96] and about['input']['dynamic'] == []
 
 
 def test_a_detector_that_finds_nothing_was_not_compared(cases, pictures, tmp_path):

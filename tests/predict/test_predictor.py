@@ -235,3 +235,39 @@ def test_every_pixel_is_placed_where_it_was(color, inside):
     assert placed.original == placed.resized == (20, 30)
     assert np.allclose(placed.tensor[0, :, :20].transpose(1, 2, 0), expected, atol=1e-5)
     assert np.allclose(placed.tensor[0, :, 20:], (mean if inside else 0 * mean)[:, None, None])
+
+
+def test_a_stream_keeps_the_order_and_goes_on_after_a_picture_that_cannot_be_read(tmp_path):
+    for i in range(9):
+        Image.new('RGB', (8 + i, 6), (i, 0, 0)).save(tmp_path / f'{i}.png')
+    (tmp_path / '4.png').write_bytes(b'no picture')
+    model, failed = runner('segmentation', []), []
+    model.session = lambda tensor: [tensor[:, 0].astype(int)]
+    found = list(model.stream(r.find_files([tmp_path]), on_error=lambda path, error: failed.append(path.name)))
+    assert [(path.name, result['class_map'].shape[1]) for path, result in found] == [
+        (f'{i}.png', 8 + i) for i in range(9) if i != 4
+    ]
+    assert all((result['class_map'] == int(path.stem)).all() for path, result in found) and failed == ['4.png']
+    with pytest.raises(OSError, match='4.png'):
+        list(model.stream(r.find_files([tmp_path])))
+
+
+def test_many_labels_are_those_above_the_threshold_or_the_first():
+    scores = np.array([0.2, 0.9, 0.6])
+    assert r.best_labels(scores).tolist() == [1, 2, 0]
+    assert r.best_labels(scores, dict(threshold=0.5, top=None)).tolist() == [1, 2]
+    assert r.best_labels(scores, dict(threshold=None, top=1)).tolist() == [1]
+
+
+def test_a_folder_on_the_command_line(tmp_path, monkeypatch, capsys):
+    for name in ('a.png', 'b.jpg', 'sub/a.png'):
+        (tmp_path / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PICTURE).save(tmp_path / 'in' / name)
+    (tmp_path / 'in' / 'c.png').write_bytes(b'no picture')
+    monkeypatch.setattr(r, 'Predictor', lambda *_: runner('classification', [np.array([[0.2, 0.8]], np.float32)]))
+    monkeypatch.setattr('sys.argv', ['predictor', 'model.onnx', str(tmp_path / 'in'), '--out', str(tmp_path / 'out')])
+    with pytest.raises(SystemExit) as end:
+        r.main()
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and 'c.png' in err and '3 pictures, ' in out and 'pictures per second' in out
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a.png.png', 'b.jpg.png', 'sub_a.png.png']
