@@ -1,10 +1,7 @@
 """From a config and a checkpoint to a verified file that runs without any MM package."""
 
 import itertools
-import os
-import shutil
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +11,18 @@ from mmengine.config import Config
 from torch import nn
 
 from ..errors import UserError
-from ..predict.predictor import Predictor, about_file
+from ..predict.predictor import Predictor
 from ..training import config as cfgs
 from ..training.loading import load_model
 from ..training.preflight import check_data
 from ..utils.logs import quiet_log
 from . import backends
+from .console import Steps, files_of, move, print_result
 from .evaluate import evaluate_apart
 from .fold import fold
 from .graphs import Graph, make_graph
 from .info import describe, save_about
+from .operators import TENSORRT_LIST, unlisted_operators
 from .options import WITH_INT8, ExportOptions
 from .pictures import find_paths, noise
 from .quantize import quantize
@@ -64,7 +63,7 @@ def export(config: str, checkpoint: str | None = None, **options: Any) -> Path:
     if wanted.to == 'tensorrt':
         backends.check_tensorrt()
     evaluates = _evaluates(cfg, checkpoint, wanted)
-    steps = _Steps(5 + (wanted.to == 'tensorrt') + wanted.int8 + evaluates)
+    steps = Steps(5 + (wanted.to == 'tensorrt') + wanted.int8 + evaluates)
     with quiet_log():
         model, dataset_meta = steps.run(
             'building the model', lambda: load_model(cfg, checkpoint, wanted.what, wanted.random_weights)
@@ -87,7 +86,7 @@ def export(config: str, checkpoint: str | None = None, **options: Any) -> Path:
         # Beside the file to come, so that it gets there by a rename, whole or not at all.
         with tempfile.TemporaryDirectory(prefix=f'.{target.stem}-', dir=target.parent) as folder:
             path = job.make(Path(folder, target.name), steps)
-            steps.run(f'moving it to {target}', lambda: _move(path, target))
+            steps.run(f'moving it to {target}', lambda: move(path, target))
         failed = None
         if evaluates:
             try:
@@ -98,7 +97,7 @@ def export(config: str, checkpoint: str | None = None, **options: Any) -> Path:
                 save_about(job.about, target)
             except UserError as error:
                 failed = error
-    _print_result(target, job.about)
+    print_result(target, job.about)
     if failed:
         raise UserError(f'the file was written, and its evaluation failed: {failed}')
     return target
@@ -114,7 +113,7 @@ class _Job:
         self.dynamic, self.planned = dynamic, planned
         self.about: dict[str, Any] = {}
 
-    def make(self, path: Path, steps: '_Steps') -> Path:
+    def make(self, path: Path, steps: Steps) -> Path:
         """Write the file and its ``.json`` and compare it with the model."""
         wanted, about, to = self.wanted, self.about, self.wanted.to
         if wanted.normalize_inside:
@@ -137,7 +136,7 @@ class _Job:
         if wanted.int8:
             steps.run(f'quantising with {len(calibration)} pictures', lambda: quantize(float32, written, calibration))
         if written.suffix == '.onnx':
-            about['tensorrt'] = dict(list=backends.TENSORRT_LIST, unlisted=backends.unlisted_operators(written))
+            about['tensorrt'] = dict(list=TENSORRT_LIST, unlisted=unlisted_operators(written))
         about['compared'] = steps.run(
             'comparing with PyTorch', lambda: self.compare(predictor, written, pictures, placed)
         )
@@ -222,25 +221,6 @@ def _place(predictor: Predictor, pictures: Sequence[Path]) -> list:
     return placed
 
 
-class _Steps:
-    """One line a step, with its time."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
-
-    def run(self, title: str, work):
-        self.done += 1
-        print(f'[{self.done}/{self.total}] {title}', end=' … ', flush=True)
-        start = time.monotonic()
-        try:
-            result = work()
-        except BaseException:
-            print('failed', flush=True)
-            raise
-        print(f'{time.monotonic() - start:.1f} s', flush=True)
-        return result
-
-
 def _target(cfg: Config, wanted: ExportOptions) -> Path:
     to, out = wanted.to, wanted.out
     suffix = backends.SUFFIXES[to]
@@ -249,7 +229,7 @@ def _target(cfg: Config, wanted: ExportOptions) -> Path:
     target = Path(out) if out else Path(cfg.get('work_dir') or Path('work_dirs', stem)) / 'export' / name
     if target.suffix != suffix:
         raise UserError(f'--out {target} must end in {suffix} for --to {to}')
-    for path in _files(target):
+    for path in files_of(target):
         if path.exists() and not wanted.overwrite:
             raise UserError(f'{path} exists: give another --out, or --overwrite')
     return target
@@ -261,20 +241,6 @@ def _has_test_data(cfg: Config) -> bool:
     except UserError:
         return False
     return True
-
-
-def _files(path: Path) -> list[Path]:
-    """What belongs to an exported model, itself first."""
-    return [path, *([path.with_suffix('.bin')] if path.suffix == '.xml' else []), about_file(path)]
-
-
-def _move(source: Path, target: Path) -> None:
-    """Each file by one rename; the ``.json`` last, without which the predictor takes nothing."""
-    about_file(target).unlink(missing_ok=True)
-    for old, new in zip(_files(source), _files(target)):
-        if new.is_dir():
-            shutil.rmtree(new)
-        os.replace(old, new)
 
 
 def _check(about: dict[str, Any], to: str) -> None:
@@ -304,31 +270,6 @@ def _evaluate(config: str, files: dict[str, Any], wanted: ExportOptions) -> dict
         key: value - results['trained'][key] for key, value in results['exported'].items() if key in both
     }
     return results
-
-
-def _print_result(target: Path, about: dict[str, Any]) -> None:
-    compared = about['compared']
-    if 'not_compared' in compared:
-        print(
-            f'not compared with PyTorch: {compared["not_compared"]}; the program has '
-            f'{sum(compared["operations"].values())} operations of {len(compared["operations"])} kinds'
-        )
-    else:
-        pictures = dict(
-            given='given pictures',
-            config="pictures of the config's test data",
-            noise='noise, for want of pictures (--images)',
-        )[about['pictures']['test']]
-        figures = ', '.join(f'{name} {value:.6g}' for name, value in compared.items())
-        print(f'against PyTorch, on {pictures}: {figures}')
-    if 'tensorrt' in about:
-        unlisted = ', '.join(about['tensorrt']['unlisted'])
-        print(f'operators that {about["tensorrt"]["list"]} does not list: {unlisted or "none"}')
-    if about['exported']['int8'] and 'evaluated' not in about:
-        print("what int8 costs in AP or mIoU was not measured: that needs the config's test data (--data-root DIR)")
-    for name, metrics in about.get('evaluated', {}).items():
-        print(f'{name}: ' + (', '.join(f'{key} {value:.4g}' for key, value in metrics.items()) or 'nothing found'))
-    print('written: ' + ', '.join(str(path) for path in _files(target)))
 
 
 def _shapes(example: torch.Tensor, dynamic: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """From an MM test pipeline to the steps that an exported file's pictures go through: understood, or refused by name."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from mmengine.config import Config
 
@@ -9,6 +9,7 @@ from ..errors import UserError
 from ..predict.predictor import resized_size
 from ..training import config as cfgs
 from .pictures import paths_of_dataset, size_of
+from .translate import RESIZING, STEPS, Step, name_of, normalizing, pair, reading
 
 PACKERS = ('PackDetInputs', 'PackSegInputs', 'PackInputs')
 CLASSIFIERS = (
@@ -17,9 +18,6 @@ CLASSIFIERS = (
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
 )  # what a classifier's config without test data is taken to do
-PILLOW = ('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming')
-ANY = object()  # of a key, every value
-Step = dict[str, Any]
 
 
 class Plan(NamedTuple):
@@ -64,18 +62,18 @@ def plan(cfg: Config, task: str, size: Sequence[int] | None, dynamic: Sequence[s
         UserError: The pipeline has a step, or a setting of one, that is not understood, or does not tell the size.
     """
     where = f'the test pipeline of {cfg.filename}'
-    steps = [step for step in config_pipeline(cfg) if not _is_annotation(_name(step))]
+    steps = [step for step in config_pipeline(cfg) if not _is_annotation(name_of(step))]
     if not steps:
         steps = list(CLASSIFIERS) if task == 'classification' else [dict(type='LoadImageFromFile')]
     _check_order(steps, task, where)
     steps, fixed = _at_size(cfg, steps, task, pair(size), 'size' in dynamic, where)
     read, found, normalize = {}, [], None
     for step in steps:
-        name = _name(step)
+        name = name_of(step)
         if name == 'LoadImageFromFile':
-            read = _reading(step, where)
+            read = reading(step, where)
         elif name == 'Normalize':
-            normalize = _normalizing(step, where)
+            normalize = normalizing(step, where)
         elif name not in PACKERS:
             found.append(STEPS[name](step, where))
     if any('fit' in step.get('to', ()) for step in found):
@@ -93,23 +91,9 @@ def config_pipeline(cfg: Config) -> list[Step]:
 
 def gives_many_shapes(cfg: Config) -> bool:
     """Whether the test pipeline gives pictures of different heights and widths."""
-    steps = {_name(step): step for step in config_pipeline(cfg)}
+    steps = {name_of(step): step for step in config_pipeline(cfg)}
     exact = 'Resize' in steps and not steps['Resize'].get('keep_ratio') and steps['Resize'].get('scale')
     return not (exact or 'CenterCrop' in steps or steps.get('Pad', {}).get('size'))
-
-
-def pair(value: Any) -> list[int] | None:
-    """One whole number, or two of a height and a width, as two."""
-    if value is None:
-        return None
-    value = [value] if isinstance(value, int) else list(value)
-    if len(value) not in (1, 2) or not all(isinstance(v, int) and v > 0 for v in value):
-        raise UserError(f'a size is one or two whole numbers of pixels, not {value}')
-    return value * 2 if len(value) == 1 else value
-
-
-def _name(step: Mapping[str, Any]) -> str:
-    return str(getattr(step['type'], '__name__', step['type'])).split('.')[-1]
 
 
 def _is_annotation(name: str) -> bool:
@@ -118,7 +102,7 @@ def _is_annotation(name: str) -> bool:
 
 def _check_order(steps: Sequence[Step], task: str, where: str) -> None:
     """Refuse steps that are not known, and orders in which MM's own results would not lie on the picture."""
-    names = [_name(step) for step in steps]
+    names = [name_of(step) for step in steps]
     known = ('LoadImageFromFile', *STEPS, 'Normalize', *PACKERS)
     for name in names:
         if name not in known:
@@ -143,7 +127,7 @@ def _at_size(
     cfg: Config, steps: list[Step], task: str, size: list[int] | None, dynamic: bool, where: str
 ) -> tuple[list[Step], list[int] | None]:
     """The steps at the wanted size, and the height and width of the input where they are fixed."""
-    by_name = {_name(step): step for step in steps}
+    by_name = {name_of(step): step for step in steps}
     if 'CenterCrop' in by_name:
         steps, fixed = _at_crop(steps, size)
     elif by_name.get('Pad', {}).get('size'):
@@ -152,7 +136,7 @@ def _at_size(
         fixed = pair(by_name['Pad']['size'])[::-1]
     elif _gives_one_size(by_name):
         fixed = size or pair(by_name['Resize']['scale'])[::-1]
-        steps = [dict(step, scale=tuple(fixed[::-1])) if _name(step) == 'Resize' else step for step in steps]
+        steps = [dict(step, scale=tuple(fixed[::-1])) if name_of(step) == 'Resize' else step for step in steps]
     elif dynamic:
         return (_bounded(steps, size) if size else steps), None
     else:
@@ -168,15 +152,15 @@ def _gives_one_size(by_name: Mapping[str, Step]) -> bool:
 
 def _at_crop(steps: list[Step], size: list[int] | None) -> tuple[list[Step], list[int]]:
     """Another crop comes from a picture resized in the same proportion."""
-    usual = pair(next(step for step in steps if _name(step) == 'CenterCrop')['crop_size'])[::-1]
+    usual = pair(next(step for step in steps if name_of(step) == 'CenterCrop')['crop_size'])[::-1]
     crop = size or usual
     if crop == usual:
         return steps, crop
     changed = []
     for step in steps:
-        if _name(step) == 'ResizeEdge':
+        if name_of(step) == 'ResizeEdge':
             step = dict(step, scale=max(round(step['scale'] * min(crop) / min(usual)), *crop))
-        elif _name(step) == 'CenterCrop':
+        elif name_of(step) == 'CenterCrop':
             step = dict(step, crop_size=tuple(crop[::-1]))
         changed.append(step)
     return changed, crop
@@ -184,8 +168,8 @@ def _at_crop(steps: list[Step], size: list[int] | None) -> tuple[list[Step], lis
 
 def _bounded(steps: list[Step], size: list[int]) -> list[Step]:
     """Pictures of many shapes, their long and short sides at most those of ``size``."""
-    changed = [step for step in steps if _name(step) not in RESIZING]
-    first = next((step for step in steps if _name(step) in RESIZING), {})
+    changed = [step for step in steps if name_of(step) not in RESIZING]
+    first = next((step for step in steps if name_of(step) in RESIZING), {})
     how = {key: first[key] for key in ('backend', 'interpolation') if key in first}
     changed.insert(1, dict(type='Resize', scale=tuple(sorted(size, reverse=True)), keep_ratio=True, **how))
     return changed
@@ -195,14 +179,14 @@ def _fitted(
     cfg: Config, steps: list[Step], task: str, size: list[int] | None, where: str
 ) -> tuple[list[Step], list[int]]:
     """Pictures of many shapes fitted into one size."""
-    resizing = [step for step in steps if _name(step) in RESIZING]
+    resizing = [step for step in steps if name_of(step) in RESIZING]
     if task == 'classification':
         raise UserError(f'{where} has neither CenterCrop nor a Resize to one size')
-    if len(resizing) > 1 or any(_name(step) == 'Pad' for step in steps):
-        names = ' and '.join(_name(step) for step in steps if _name(step) in (*RESIZING, 'Pad'))
+    if len(resizing) > 1 or any(name_of(step) == 'Pad' for step in steps):
+        names = ' and '.join(name_of(step) for step in steps if name_of(step) in (*RESIZING, 'Pad'))
         raise UserError(f'{where} has {names}, which give pictures of many shapes: give --dynamic size, without --size')
     first = resizing[0] if resizing else {}
-    scale = first.get('scale') if _name(first or dict(type='')) in ('Resize', 'FixScaleResize') else None
+    scale = first.get('scale') if name_of(first or dict(type='')) in ('Resize', 'FixScaleResize') else None
     if not size and resizing and task == 'segmentation' and not first.get('scale_factor'):
         raise UserError(
             f"{where} gives pictures of many shapes, and padding would change a segmentor's result: give --size HEIGHT "
@@ -216,117 +200,8 @@ def _fitted(
             raise UserError(f'{where} takes pictures at their own size: give --size HEIGHT WIDTH, or --dynamic size')
         size = list(size_of(paths[0]))
         if first:
-            size = list(resized_size(size, STEPS[_name(first)](first, where)['to']))
+            size = list(resized_size(size, STEPS[name_of(first)](first, where)['to']))
     how = {key: first[key] for key in ('backend', 'interpolation') if key in first}
-    kept = [step for step in steps if _name(step) not in RESIZING]
+    kept = [step for step in steps if name_of(step) not in RESIZING]
     kept.insert(1, dict(type='Resize', fit=size, **how))
     return kept, size
-
-
-def _settings(step: Step, where: str, known: Mapping[str, Any]) -> Step:
-    """A step's settings, each of them known: :data:`ANY` value, or just the one that changes nothing."""
-    for key, value in step.items():
-        if key == 'type':
-            continue
-        if key not in known or (known[key] is not ANY and value != known[key]):
-            raise UserError(f'{where}: {_name(step)} has {key}={value!r}, which the exported file cannot do')
-    return step
-
-
-def _reading(step: Step, where: str) -> Step:
-    known = dict(
-        color_type=ANY, imdecode_backend=ANY, to_float32=False, ignore_empty=ANY, backend_args=ANY, file_client_args=ANY
-    )
-    _settings(step, where, known)
-    color, backend = step.get('color_type', 'color'), step.get('imdecode_backend', 'cv2')
-    if color not in ('color', 'color_ignore_orientation') or backend not in ('cv2', 'pillow'):
-        raise UserError(
-            f'{where}: LoadImageFromFile reads {color} with {backend}, and the exported file reads color or '
-            'color_ignore_orientation with cv2 or pillow'
-        )
-    return dict(backend=backend, orientation=color == 'color')
-
-
-def _normalizing(step: Step, where: str) -> Step:
-    _settings(step, where, dict(mean=ANY, std=ANY, to_rgb=ANY))
-    return dict(
-        mean=[float(v) for v in step['mean']],
-        std=[float(v) for v in step['std']],
-        color='RGB' if step.get('to_rgb', True) else 'BGR',
-    )
-
-
-def _resizing(to: Step, step: Step, where: str, interpolation: str = 'bilinear') -> Step:
-    library, kind = step.get('backend') or 'cv2', step.get('interpolation') or interpolation
-    if (library, kind) != ('cv2', 'bilinear') and not (library == 'pillow' and kind in PILLOW):
-        raise UserError(
-            f'{where} resizes with {kind} of {library}, which the exported file cannot do: it knows bilinear of cv2, '
-            f'and {", ".join(PILLOW)} of pillow'
-        )
-    return dict(do='resize', to=to, library=library, interpolation=kind)
-
-
-HOW = dict(backend=ANY, interpolation=ANY)
-
-
-def _resize(step: Step, where: str) -> Step:
-    if 'fit' in step:
-        return _resizing(dict(fit=list(step['fit'])), step, where)
-    known = dict(scale=ANY, scale_factor=ANY, keep_ratio=ANY, clip_object_border=ANY, **HOW)
-    _settings(step, where, known)
-    down, keep = _name(step) == 'FixScaleResize', bool(step.get('keep_ratio', False))
-    if step.get('scale'):
-        scale = pair(step['scale'])
-        to = dict(long_short=sorted(scale, reverse=True)) if keep else dict(exact=scale[::-1])
-        return _resizing(dict(to, down=True) if down and keep else to, step, where)
-    factor = step.get('scale_factor') or 1.0
-    factors = [float(f) for f in factor][::-1] if isinstance(factor, (tuple, list)) else [float(factor)] * 2
-    if down and keep:
-        raise UserError(f'{where} has FixScaleResize with a scale_factor and keep_ratio: give it a scale')
-    return _resizing(dict(factor=factors, **(dict(keep_ratio=True) if keep else {})), step, where)
-
-
-def _resize_edge(step: Step, where: str) -> Step:
-    _settings(step, where, dict(scale=ANY, edge=ANY, **HOW))
-    return _resizing(dict(edge=step.get('edge', 'short'), length=int(step['scale'])), step, where)
-
-
-def _resize_shortest_edge(step: Step, where: str) -> Step:
-    _settings(step, where, dict(scale=ANY, max_size=ANY))
-    return _resizing(dict(shortest=min(pair(step['scale'])), longest=int(step['max_size'])), step, where)
-
-
-def _resize_to_multiple(step: Step, where: str) -> Step:
-    _settings(step, where, dict(size_divisor=ANY, interpolation=ANY))
-    return _resizing(dict(multiple=int(step.get('size_divisor', 32))), step, where)
-
-
-def _center_crop(step: Step, where: str) -> Step:
-    _settings(step, where, dict(crop_size=ANY, auto_pad=False, pad_cfg=ANY, clip_object_border=ANY))
-    return dict(do='center_crop', size=pair(step['crop_size'])[::-1])
-
-
-def _pad(step: Step, where: str) -> Step:
-    known = dict(size=ANY, size_divisor=ANY, pad_to_square=ANY, pad_val=ANY, padding_mode='constant')
-    _settings(step, where, known)
-    value = step.get('pad_val', 0)
-    value = value.get('img', 0) if isinstance(value, Mapping) else value
-    color = list(value)[::-1] if isinstance(value, (tuple, list)) else [value] * 3  # MM's is BGR, as its pictures
-    target = dict(
-        size=pair(step['size'])[::-1] if step.get('size') else None,
-        multiple=step.get('size_divisor'),
-        square=step.get('pad_to_square') or None,
-    )
-    return dict(do='pad', color=[round(c) for c in color], **{key: v for key, v in target.items() if v})
-
-
-STEPS: dict[str, Callable[[Step, str], Step]] = dict(
-    Resize=_resize,
-    FixScaleResize=_resize,
-    ResizeEdge=_resize_edge,
-    ResizeShortestEdge=_resize_shortest_edge,
-    ResizeToMultiple=_resize_to_multiple,
-    CenterCrop=_center_crop,
-    Pad=_pad,
-)
-RESIZING = tuple(name for name in STEPS if 'Resize' in name)

@@ -22,6 +22,7 @@ from pycocotools import mask as rle
 from nextvit_mm.deploy import backends, evaluate as evaluation, export as module
 from nextvit_mm.deploy.export import export
 from nextvit_mm.deploy.graphs import ExportableAdaptiveAvgPool2d, NonMaxSuppression, make_graph
+from nextvit_mm.deploy.operators import onnx_operators, unlisted_operators
 from nextvit_mm.deploy.verify import LIMITS
 from nextvit_mm.errors import UserError
 from nextvit_mm.predict.predictor import Predictor, about_file, read_picture
@@ -451,7 +452,7 @@ def test_int8_reports_what_it_costs(to, cases, tmp_path):
     assert 0.2 < about['compared']['equal pixels'] < 1  # of random weights, whose classes are close
     assert len(os.listdir(tmp_path)) == (2 if to == 'onnx' else 3)
     if to == 'onnx':
-        operators = backends.onnx_operators(path)
+        operators = onnx_operators(path)
         assert operators['QuantizeLinear'] > 20 and about['tensorrt']['unlisted'] == []
         float32 = export(case.config, case.checkpoint, out=str(tmp_path / 'float32.onnx'))
         assert path.stat().st_size < 0.5 * float32.stat().st_size
@@ -521,7 +522,7 @@ def test_operators_that_tensorrt_does_not_list_are_found(tmp_path):
             return torch.det(x)
 
     torch.onnx.export(Unlisted(), (torch.rand(1, 3, 4, 4),), str(tmp_path / 'det.onnx'), dynamo=False)
-    assert backends.unlisted_operators(tmp_path / 'det.onnx') == ['Det']
+    assert unlisted_operators(tmp_path / 'det.onnx') == ['Det']
 
 
 def test_nms_in_onnx_is_nms_per_class(tmp_path):
