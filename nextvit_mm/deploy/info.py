@@ -1,7 +1,6 @@
 """What a runtime has to know of an exported model, found in the config, the checkpoint and the data."""
 
 import contextlib
-import io
 import json
 import platform
 from collections.abc import Sequence
@@ -9,21 +8,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import nn
 
 from ..errors import UserError
-from ..predict.predictor import FORMAT, about_file, read_picture
+from ..predict.predictor import FORMAT, about_file
 from ..training import config as cfgs
-from ..training.preflight import check_data
-from ..utils.sizes import parse_size
 from ..version import __version__
 from .backends import INPUT
 from .graphs import Graph
+from .pictures import find_pictures
+from .steps import Plan, plan
 
-PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+__all__ = ['describe', 'find_pictures', 'save_about']
+
 VERSIONS = (
     'torch',
     'torchvision',
@@ -47,19 +46,14 @@ def describe(
     size: Sequence[int] | None,
     dynamic: Sequence[str],
     normalize_inside: bool,
+    planned: Plan | None = None,
 ) -> dict[str, Any]:
     """What a runtime has to know of an exported model: the content of its ``.json``.
 
     Raises:
-        UserError: The config's test pipeline does not say what the input is.
+        UserError: The config's test pipeline does not say what the input is, or does what is not understood.
     """
-    pre = model.data_preprocessor
-    if getattr(pre, 'mean', None) is None:
-        raise UserError(f'the data_preprocessor of {cfg.filename} has no mean and std')
-    mean, std = ([float(str(value)) for value in getattr(pre, name).flatten().numpy()] for name in ('mean', 'std'))
-    # MM packages read pictures as BGR, and the preprocessor may turn them.
-    turns = any(getattr(pre, name, False) for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
-    rule, shape = resize_rule(cfg, graph.task, size, dynamic)
+    planned = planned or plan(cfg, graph.task, size, dynamic)
     about = dict(
         format=FORMAT,
         task=graph.task,
@@ -67,15 +61,14 @@ def describe(
             name=INPUT,
             layout='NCHW',
             dtype='float32',
-            color='RGB' if turns else 'BGR',
-            size=shape,
+            size=planned.size,
             dynamic=list(dynamic),
-            mean=mean,
-            std=std,
             normalized_inside=normalize_inside,
+            **_colors(cfg, model.data_preprocessor, planned),
         ),
         outputs=list(graph.outputs),
-        resize=rule,
+        read=planned.read,
+        steps=planned.steps,
         versions=_versions(),
     )
     if graph.task != 'backbone':
@@ -88,157 +81,28 @@ def describe(
         about['test_cfg'] = {
             name: config[name] for name in ('score_thr', 'max_per_img', 'mask_thr_binary') if name in config
         }
+    if getattr(graph, 'multi_label', None):
+        about['multi_label'] = graph.multi_label
     return about
 
 
-def resize_rule(
-    cfg: Config, task: str, size: Sequence[int] | None, dynamic: Sequence[str]
-) -> tuple[dict[str, Any], list[int] | None]:
-    """How a picture becomes the input, from the config's test pipeline, and the input's fixed size, if it has one.
-
-    With a fixed size a picture is resized to fit into it, its ratio kept, and padded to the right and below; a
-    classifier crops its center instead, and a pipeline that does not keep the ratio does not here.
-
-    Raises:
-        UserError: The runner does not know how to do what the pipeline does.
-    """
-    steps = {str(getattr(step['type'], '__name__', step['type'])).split('.')[-1]: step for step in _pipeline(cfg)}
-    size = parse_size(size)
-    if task == 'classification' or 'ResizeEdge' in steps:
-        return _classifiers_rule(cfg, steps, size, dynamic)
-    resize = steps.get('Resize', {})
-    scale, keep_ratio = parse_size(resize.get('scale')), resize.get('keep_ratio', False)
-    factor = float(resize.get('scale_factor') or 1.0)
-    how = dict(interpolation=_interpolation(cfg, resize, 'bilinear'))
-    if 'size' in dynamic:
-        if size or (scale and keep_ratio):
-            long_short = sorted(size or scale, reverse=True)
-            return dict(long_short=long_short, **how), None
-        return dict(**(dict(exact=scale[::-1]) if scale else dict(factor=factor)), **how), None
-    if scale and not keep_ratio:
-        size = size or scale[::-1]  # MM's scale is width, height
-        return dict(exact=size, **how), size
-    if not size and scale and task == 'segmentation':
-        raise UserError(
-            f'the test pipeline of {cfg.filename} gives pictures of many shapes, and padding would '
-            "change a segmentor's result: give --size HEIGHT WIDTH for pictures of one shape, or "
-            '--dynamic size'
-        )
-    size = size or (scale[::-1] if scale else _size_of_first_picture(cfg, factor))
-    return dict(canvas=size, **how), size
-
-
-def _classifiers_rule(
-    cfg: Config, steps: dict[str, dict], size: list[int] | None, dynamic: Sequence[str]
-) -> tuple[dict[str, Any], list[int] | None]:
-    """ResizeEdge and CenterCrop, or a Resize to one size; another ``size`` scales both."""
-    if steps and 'ResizeEdge' not in steps:
-        scale = parse_size(steps.get('Resize', {}).get('scale'))
-        if not scale or steps['Resize'].get('keep_ratio'):
-            raise UserError(f'the test pipeline of {cfg.filename} has neither ResizeEdge nor a Resize to one size')
-        exact = size or scale[::-1]
-        return (
-            dict(exact=exact, interpolation=_interpolation(cfg, steps['Resize'], 'bilinear')),
-            None if 'size' in dynamic else exact,
-        )
-    edge = steps.get('ResizeEdge', dict(scale=256, backend='pillow', interpolation='bicubic'))
-    usual = parse_size(steps.get('CenterCrop', {}).get('crop_size', 224))
-    crop = size or usual
-    return (
-        dict(
-            short_edge=max(round(edge['scale'] * min(crop) / min(usual)), *crop),
-            center_crop=crop,
-            interpolation=_interpolation(cfg, edge, 'bilinear'),
-        ),
-        None if 'size' in dynamic else crop,
-    )
-
-
-def _interpolation(cfg: Config, step: dict[str, Any], default: str) -> str:
-    """The runner's name for a resizing step's."""
-    known = {('cv2', 'bilinear'): 'bilinear', ('pillow', 'bicubic'): 'bicubic'}
-    found = step.get('backend') or 'cv2', step.get('interpolation') or default
-    if found not in known:
-        raise UserError(
-            f'the runner does not resize as the test pipeline of {cfg.filename} does ({found[1]} of '
-            f'{found[0]}); it knows ' + ', '.join(f'{name} of {library}' for library, name in known)
-        )
-    return known[found]
-
-
-def find_pictures(
-    cfg: Config, images: str | None, count: int, size: Sequence[int] | None = None, split: str = 'test'
-) -> tuple[list[np.ndarray], str]:
-    """Up to ``count`` RGB pictures (H, W, 3): of a file or folder, else of the config's data, else one of noise.
-
-    The noise, of ``size``, serves a network whose config has no data here: it shows whether the file computes the same.
-
-    Returns:
-        tuple: The pictures, and where they are from: ``'given'``, ``'config'`` or ``'noise'``.
-    """
-    paths: Sequence[str | Path]
-    if images:
-        path = Path(images)
-        paths = sorted(p for p in path.rglob('*') if p.suffix.lower() in PICTURES) if path.is_dir() else [path]
-        if not paths or not Path(paths[0]).is_file():
-            raise UserError(f'no pictures ({", ".join(PICTURES)}) at {images}')
-    else:
-        paths = _paths_of_dataset(cfg, split, count)
-    source = 'given' if images else 'config' if paths else 'noise'
-    if paths:
-        try:
-            return [read_picture(path) for path in paths[:count]], source
-        except (OSError, ValueError) as error:
-            raise UserError(f'a picture cannot be read: {error}') from None
-    if split == 'train':
-        raise UserError(
-            "int8 needs pictures to calibrate with: give --calibration-images DIR, or the config's "
-            'training data with --data-root'
-        )
-    height, width = size or (256, 320)
-    return [np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)], source
+def _colors(cfg: Config, pre: nn.Module, planned: Plan) -> dict[str, Any]:
+    """Order, mean and standard deviation of the colors, from the preprocessor or a ``Normalize`` step."""
+    # MM packages read pictures as BGR, and the preprocessor may turn them.
+    turns = any(getattr(pre, name, False) for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
+    mean, std = (getattr(pre, name, None) for name in ('mean', 'std'))
+    if planned.normalize:
+        if mean is not None or turns:
+            raise UserError(f'{cfg.filename} normalises twice: by Normalize in the pipeline and by data_preprocessor')
+        return dict(planned.normalize)
+    if mean is None:
+        raise UserError(f'the data_preprocessor of {cfg.filename} has no mean and std')
+    mean, std = ([float(str(value)) for value in values.flatten().numpy()] for values in (mean, std))
+    return dict(color='RGB' if turns else 'BGR', mean=mean, std=std)
 
 
 def save_about(about: dict[str, Any], path: Path) -> None:
     about_file(path).write_text(json.dumps(about, indent=2) + '\n', encoding='utf-8')
-
-
-def _pipeline(cfg: Config) -> list[dict]:
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-    return next((leaf.get('pipeline', []) for leaf in cfgs.leaf_datasets(dataset)), []) if dataset else []
-
-
-def _dataset(cfg: Config, split: str):
-    """The config's data set without pictures read, or None where its files are not here."""
-    loader = cfg.get(f'{split}_dataloader')
-    if not loader:
-        return None
-    only = Config(dict(test_dataloader=loader), filename=cfg.filename)
-    try:
-        check_data(only, ('test',))
-    except UserError:
-        return None
-    leaf = next(cfgs.leaf_datasets(loader['dataset']))
-    with contextlib.redirect_stdout(io.StringIO()):  # of pycocotools
-        return DATASETS.build(dict(leaf, pipeline=[]))
-
-
-def _paths_of_dataset(cfg: Config, split: str, count: int) -> list[str]:
-    dataset = _dataset(cfg, split)
-    if dataset is None:
-        return []
-    # All over the data: files that lie together are often of one kind.
-    picked = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    return [dataset.get_data_info(int(i))['img_path'] for i in picked]
-
-
-def _size_of_first_picture(cfg: Config, factor: float) -> list[int]:
-    paths = _paths_of_dataset(cfg, 'test', 1)
-    if not paths:
-        raise UserError(
-            "the config's test pipeline takes pictures at their own size: give --size HEIGHT WIDTH, or --dynamic size"
-        )
-    return [round(side * factor) for side in read_picture(paths[0]).shape[:2]]
 
 
 def _meta_of_dataset(cfg: Config) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Post-training quantization to 8-bit integers, by the runtimes' own libraries."""
 
 import importlib.util
-import tempfile
+import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
+from ..predict.predictor import Predictor
 from ..utils.subprocess import run_apart
 
 NEEDS = {'.onnx': ('onnxruntime',), '.xml': ('openvino', 'nncf')}
@@ -16,7 +17,7 @@ NEEDS = {'.onnx': ('onnxruntime',), '.xml': ('openvino', 'nncf')}
 OPERATORS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 
 
-def quantize(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
+def quantize(source: Path, target: Path, pictures: Sequence[Path]) -> None:
     """Quantise a float32 file: ``.onnx`` with ONNX Runtime, ``.xml`` with NNCF.
 
     In a process of its own: NNCF changes torch where it is imported.
@@ -24,7 +25,7 @@ def quantize(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
     Args:
         source: The file to read.
         target: The file to write, of the same kind.
-        inputs: What to calibrate with, arrays (1, 3, H, W).
+        pictures: Files to calibrate with; they are read one by one.
 
     Raises:
         UserError: A package is missing, or its quantization fails.
@@ -32,19 +33,39 @@ def quantize(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
     for module in NEEDS[source.suffix]:
         if not importlib.util.find_spec(module):
             raise UserError(f'int8 of {source.suffix} needs {module}: pip install {module}')
-    with tempfile.TemporaryDirectory() as folder:
-        for i, array in enumerate(inputs):
-            np.save(Path(folder, f'{i:06d}.npy'), array)
-        run_apart(quantize_here, 'the quantization failed', source=str(source), target=str(target), folder=folder)
+    run_apart(
+        quantize_here,
+        'the quantization failed',
+        source=str(source),
+        target=str(target),
+        pictures=[str(path) for path in pictures],
+        reduce_range=not has_vnni(),
+    )
 
 
-def quantize_here(source: str, target: str, folder: str) -> None:
-    """What :func:`quantize` runs; ``folder`` holds the inputs as ``.npy`` files."""
-    inputs = [np.load(path) for path in sorted(Path(folder).glob('*.npy'))]
-    (_quantize_onnx if source.endswith('.onnx') else _quantize_openvino)(Path(source), Path(target), inputs)
+def has_vnni(cpuinfo: Path = Path('/proc/cpuinfo')) -> bool:
+    """Whether this CPU multiplies bytes into 32 bits at once.
+
+    Others add pairs of products in 16 bits, which overflow unless weights keep to 7 bits. Where the CPU does not tell,
+    as on other systems than Linux, it is taken to have it on ARM, and not to have it elsewhere.
+    """
+    try:
+        flags = cpuinfo.read_text()
+    except OSError:
+        flags = ''
+    return 'vnni' in flags or platform.machine().lower() in ('arm64', 'aarch64')
 
 
-def _quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
+def quantize_here(source: str, target: str, pictures: Sequence[str], reduce_range: bool) -> None:
+    """What :func:`quantize` runs; the ``.json`` beside the source says how pictures are read."""
+    predictor = Predictor(source, session=lambda array: [])
+    quantise = _quantize_onnx if source.endswith('.onnx') else _quantize_openvino
+    quantise(Path(source), Path(target), predictor, pictures, reduce_range)
+
+
+def _quantize_onnx(
+    source: Path, target: Path, predictor: Predictor, pictures: Sequence[str], reduce_range: bool
+) -> None:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -54,9 +75,10 @@ def _quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> 
     quantization.quantize_static(
         str(prepared),
         str(target),
-        _Reader(inputs),
+        _Reader(predictor.place(picture).tensor for picture in pictures),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
+        reduce_range=reduce_range,
         op_types_to_quantize=list(OPERATORS),
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
@@ -67,25 +89,31 @@ def _quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> 
 class _Reader:
     """What ONNX Runtime's calibration calls a reader: one input after the other, then None."""
 
-    def __init__(self, inputs: Sequence[np.ndarray]) -> None:
-        self.inputs: Iterator[np.ndarray] = iter(inputs)
+    def __init__(self, inputs: Iterator[np.ndarray]) -> None:
+        self.inputs = inputs
 
     def get_next(self) -> dict | None:
         array = next(self.inputs, None)
         return None if array is None else dict(image=array)
 
 
-def _quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
+def _quantize_openvino(
+    source: Path, target: Path, predictor: Predictor, pictures: Sequence[str], reduce_range: bool
+) -> None:
     import nncf
     import openvino
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
     model = openvino.Core().read_model(str(source))
     quantized = nncf.quantize(
         model,
-        nncf.Dataset(list(inputs)),
-        subset_size=len(inputs),
+        nncf.Dataset(list(pictures), lambda picture: predictor.place(picture).tensor),
+        subset_size=len(pictures),
         ignored_scope=nncf.IgnoredScope(names=_outside_the_network(model)),
         preset=nncf.QuantizationPreset.MIXED,
+        advanced_parameters=AdvancedQuantizationParameters(
+            overflow_fix=OverflowFix.ENABLE if reduce_range else OverflowFix.DISABLE
+        ),
     )
     openvino.save_model(quantized, str(target), compress_to_fp16=False)
 

@@ -25,17 +25,20 @@ class ExportedModel(BaseModel):
     def __init__(self, path: str, data_preprocessor: Any = None) -> None:
         super().__init__()
         try:
-            self.runner = Predictor(path)
+            self.predictor = Predictor(path)
         except (OSError, ValueError, ImportError) as error:
             raise UserError(str(error)) from None
-        if self.runner.about['task'] == 'backbone':
+        if self.predictor.about['task'] == 'backbone':
             raise UserError(f'{path} is a backbone, whose feature maps no metric measures: export --what model')
 
     def forward(self, inputs: Any, data_samples: list, mode: str = 'predict') -> list:
         if mode != 'predict':
             raise UserError('an exported model can only be tested')
         for sample in data_samples:
-            fill(sample, self.runner.about['task'], self.runner(sample.img_path))
+            try:
+                fill(sample, self.predictor.about, self.predictor(sample.img_path))
+            except (OSError, ValueError) as error:
+                raise UserError(f'{sample.img_path}: {error}') from None
         return data_samples
 
     def test_step(self, data: dict) -> list:
@@ -44,12 +47,13 @@ class ExportedModel(BaseModel):
     val_step = test_step
 
 
-def fill(sample, task: str, result: dict) -> None:
-    """Write a runner's result into an MM data sample."""
-    if task == 'classification':
+def fill(sample, about: dict, result: dict) -> None:
+    """Write a Predictor's result into an MM data sample."""
+    if about['task'] == 'classification':
         scores = torch.from_numpy(result['scores'])
-        sample.set_pred_score(scores).set_pred_label(scores.argmax(0, keepdim=True))
-    elif task == 'segmentation':
+        found = torch.from_numpy(result['labels'].copy())
+        sample.set_pred_score(scores).set_pred_label(found if about.get('multi_label') else found[:1])
+    elif about['task'] == 'segmentation':
         from mmengine.structures import PixelData
 
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(result['class_map'])[None])

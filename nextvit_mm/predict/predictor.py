@@ -1,20 +1,30 @@
-"""Run an exported model on a picture: NumPy, Pillow and ONNX Runtime or OpenVINO, nothing else.
+"""Run an exported model on pictures: NumPy, Pillow and ONNX Runtime or OpenVINO, nothing else.
 
 This file needs no other one of the project, and neither torch nor any MM package: copy it beside the exported model and
-its ``.json``, and import it or run ``python runner.py MODEL PICTURE --out DRAWN.png``.
+its ``.json``, and import it or run ``python predictor.py MODEL PICTURE --out DRAWN.png``.
 """
 
 import argparse
+import itertools
 import json
-from collections.abc import Callable
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-FORMAT = 1  # of the .json beside a model
+FORMAT = 2  # of the .json beside a model
 TOP = 5  # classes of a classifier's result
+PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+WORKERS = 2  # threads that read, paste and draw beside the network
+AHEAD = 4  # pictures that are read before the network asks for them
+
+Session = Callable[[np.ndarray], list[np.ndarray]]
 
 
 class Placed(NamedTuple):
@@ -24,11 +34,13 @@ class Placed(NamedTuple):
         tensor: (1, 3, H, W), float32.
         original: Height and width of the picture.
         resized: Height and width after resizing, before padding or cropping.
+        scale: Of height and width, by the last resizing.
     """
 
     tensor: np.ndarray
     original: tuple[int, int]
     resized: tuple[int, int]
+    scale: tuple[float, float]
 
 
 class Predictor:
@@ -38,16 +50,19 @@ class Predictor:
         path: ``.onnx`` (ONNX Runtime) or ``.xml`` (OpenVINO).
         threads: CPU threads. Default: the runtime's choice.
         precision: OpenVINO's inference precision, ``'f32'``, ``'bf16'`` or ``'f16'``. Default ``'f32'``.
+        session: What runs the model, from an input array to a list of outputs. Default: :func:`open_session`.
 
     Raises:
         FileNotFoundError: The model or its ``.json`` is missing.
         ValueError: The file is of another kind, or its ``.json`` was not written by ``tools/export.py``.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None, precision: str | None = None) -> None:
+    def __init__(
+        self, path: str | Path, threads: int | None = None, precision: str | None = None, session: Session | None = None
+    ) -> None:
         self.path = Path(path)
         self.about = read_about(self.path)
-        self.session = open_session(self.path, threads, precision)
+        self.session = session or open_session(self.path, threads, precision)
 
     def __call__(self, picture: str | Path | np.ndarray) -> dict[str, Any]:
         """Results of one picture, a file or an RGB array (H, W, 3) of uint8, in pixels of that picture.
@@ -55,11 +70,62 @@ class Predictor:
         Returns:
             dict: By task. Detection: ``boxes`` (K, 4) as x1, y1, x2, y2, ``scores`` (K), ``labels`` (K), ``masks``
             (K, H, W) of bool where the model has them; the best first. Segmentation: ``class_map`` (H, W).
-            Classification: ``scores`` (classes), ``labels``, the best five first. Backbone: ``maps``, a list.
+            Classification: ``scores`` (classes), and ``labels``, the best first: the best five, or of a model of many
+            labels a picture those that it finds. Backbone: ``maps``, a list.
+
+        Raises:
+            OSError, ValueError: The picture cannot be read, or the model does not take its size.
         """
-        picture = read_picture(picture)
-        placed = place(picture, self.about)
+        placed = self.place(picture)
         return self.interpret(self.session(placed.tensor), placed)
+
+    def stream(
+        self,
+        pictures: Iterable[str | Path | np.ndarray],
+        after: Callable[[Any, dict[str, Any]], Any] | None = None,
+        on_error: Callable[[Any, Exception], None] | None = None,
+    ) -> Iterator[tuple[Any, Any]]:
+        """Each picture with its result, in order. Reading and pasting run in threads beside the network.
+
+        Args:
+            pictures: Files or arrays, as one by one.
+            after: What is done with a picture and its result in a thread, such as drawing. What it returns is given
+                instead of the result.
+            on_error: Called with a picture that cannot be read and the error, and the rest goes on. Default: it is
+                raised.
+        """
+        sources = iter(pictures)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            placed = deque((item, pool.submit(self.place, item)) for item in itertools.islice(sources, AHEAD))
+            done: deque[tuple[Any, Future]] = deque()
+            while placed:
+                item, future = placed.popleft()
+                placed.extend((new, pool.submit(self.place, new)) for new in itertools.islice(sources, 1))
+                try:
+                    ready = future.result()
+                except (OSError, ValueError) as error:
+                    if on_error is None:
+                        raise
+                    on_error(item, error)
+                    continue
+                outputs = self.session(ready.tensor)
+                done.append((item, pool.submit(self._finish, item, outputs, ready, after)))
+                while len(done) > AHEAD:
+                    yield done[0][0], done.popleft()[1].result()
+            while done:
+                yield done[0][0], done.popleft()[1].result()
+
+    def _finish(self, item: Any, outputs: list[np.ndarray], placed: Placed, after: Callable | None) -> Any:
+        result = self.interpret(outputs, placed)
+        return after(item, result) if after else result
+
+    def place(self, picture: str | Path | np.ndarray) -> Placed:
+        """A picture, file or array, as the model gets it."""
+        return place(self.read(picture), self.about)
+
+    def read(self, picture: str | Path | np.ndarray) -> np.ndarray:
+        """A picture, file or array, with the pixels that the model was tested on: (H, W, 3), RGB, uint8."""
+        return read_picture(picture, self.about.get('read'))
 
     def interpret(self, outputs: list[np.ndarray], placed: Placed) -> dict[str, Any]:
         """The model's outputs as results in pixels of the original picture."""
@@ -71,12 +137,12 @@ class Predictor:
             return dict(class_map=nearest(outputs[0][0, :height, :width], placed.original))
         if task == 'classification':
             scores = outputs[0][0]
-            return dict(scores=scores, labels=np.argsort(-scores, kind='stable')[:TOP])
+            return dict(scores=scores, labels=best_labels(scores, self.about.get('multi_label')))
         return dict(maps=outputs)
 
     def _detections(self, outputs: dict[str, np.ndarray], placed: Placed) -> dict[str, Any]:
-        (height, width), (rows, columns) = placed.original, placed.resized
-        boxes = outputs['boxes'] * np.array(2 * [width / columns, height / rows], np.float32)
+        height, width = placed.original
+        boxes = outputs['boxes'] / np.array(2 * placed.scale[::-1], np.float32)
         boxes = boxes.clip(0, np.array(2 * [width, height], np.float32))  # of a padded picture, into the picture
         result = dict(boxes=boxes, scores=outputs['scores'], labels=outputs['labels'])
         if 'masks' in outputs:
@@ -89,14 +155,14 @@ class Predictor:
 
     def draw(self, picture: str | Path | np.ndarray, result: dict[str, Any], score_thr: float = 0.3) -> Image.Image:
         """The picture with its results; of detections those of at least ``score_thr``."""
-        picture = read_picture(picture)
+        picture = self.read(picture)
         if self.about['task'] == 'detection':
             return self._draw_detections(picture, result, score_thr)
         if self.about['task'] == 'segmentation':
             return self._draw_class_map(picture, result['class_map'])
         if self.about['task'] == 'classification':
             lines = [f'{self.name(label)}  {result["scores"][label]:.1%}' for label in result['labels']]
-            return _beside(Image.fromarray(picture), [(line, None) for line in lines])
+            return _beside(Image.fromarray(picture), [(line, None) for line in lines or ['no class']])
         return Image.fromarray(np.concatenate([_tile(m[0], picture.shape[0]) for m in result['maps']], axis=1))
 
     def name(self, label: int) -> str:
@@ -214,15 +280,76 @@ def open_session(
     raise ValueError(f'{path} is neither an .onnx nor an .xml file')
 
 
-def read_picture(picture: str | Path | np.ndarray) -> np.ndarray:
-    """A file, or an array as it is: (H, W, 3), RGB, uint8."""
+def best_labels(scores: np.ndarray, multi_label: dict[str, Any] | None = None) -> np.ndarray:
+    """Classes by their scores, the best first: the best five, or those of ``threshold`` or ``top`` of many labels."""
+    order = np.argsort(-scores, kind='stable')
+    if not multi_label:
+        return order[:TOP]
+    if multi_label.get('threshold') is not None:
+        return order[scores[order] >= multi_label['threshold']]
+    return order[: multi_label['top']]
+
+
+def find_files(paths: Iterable[str | Path]) -> list[Path]:
+    """The paths themselves, and of a folder the pictures in it and below, sorted."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(p for p in path.rglob('*') if p.suffix.lower() in PICTURES) if path.is_dir() else [path]
+        if not inside:
+            raise FileNotFoundError(f'no pictures ({", ".join(PICTURES)}) in {path}')
+        found += inside
+    return found
+
+
+def read_picture(picture: str | Path | np.ndarray, rule: dict[str, Any] | None = None) -> np.ndarray:
+    """A file, or an array as it is: (H, W, 3), RGB, uint8.
+
+    A file is read as OpenCV reads it in color, which is what the MM libraries train and test on: gray and palettes
+    become colors, transparency is left out, 16 bits become their upper 8, CMYK is converted with OpenCV's rounding, and
+    the picture is turned as the camera noted.
+
+    Args:
+        picture: A file, or (H, W, 3) of uint8.
+        rule: ``orientation``: False leaves the camera's note out. ``backend``: ``'pillow'`` reads as MM's ``pillow``
+            does, which differs by at most one level for CMYK, and is refused where it differs by more.
+
+    Raises:
+        OSError: There is no such picture, or it is damaged.
+        ValueError: It has 32 bits a channel, or is read otherwise by ``pillow``.
+    """
     if isinstance(picture, np.ndarray):
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             raise ValueError(f'a picture must be (H, W, 3) of uint8, not {picture.shape} of {picture.dtype}')
         return picture
+    rule = rule or {}
     with Image.open(picture) as image:
-        # Cameras note which way up a picture is; what reads pictures for training turns them, too.
-        return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+        kind = image.format
+        if rule.get('orientation', True):
+            image = ImageOps.exif_transpose(image)
+        if rule.get('backend') == 'pillow':
+            if image.mode == 'LA' or image.mode.startswith(('I', 'F')):
+                raise ValueError(
+                    f'{picture} has the mode {image.mode}, which the model was not tested on as it looks: its config '
+                    'reads pictures with Pillow. Make it an 8-bit RGB picture'
+                )
+            return np.asarray(image.convert('RGB'))
+        return _as_opencv(image, kind, picture)
+
+
+def _as_opencv(image: Image.Image, kind: str | None, name: Any) -> np.ndarray:
+    if image.mode == 'F' or (image.mode == 'I' and kind != 'PNG'):  # Pillow before 11 has 16-bit PNG as I
+        raise ValueError(f'{name} has 32 bits a channel, which OpenCV does not read in color: make it 8 or 16 bits')
+    if image.mode.startswith('I'):
+        upper = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+        return np.repeat(upper[..., None], 3, axis=2)
+    if image.mode == 'CMYK' and kind == 'JPEG':
+        pixels = np.asarray(image).astype(np.int32)
+        light = 255 - pixels[..., 3:]
+        return (light - ((pixels[..., :3] * light) >> 8)).astype(np.uint8)
+    if image.mode == 'RGBA' and kind == 'TIFF':  # libtiff darkens what is transparent
+        pixels = np.asarray(image).astype(np.int32)
+        return ((pixels[..., :3] * pixels[..., 3:] + 127) // 255).astype(np.uint8)
+    return np.asarray(image.convert('RGB'))
 
 
 def place(picture: np.ndarray, about: dict[str, Any]) -> Placed:
@@ -231,57 +358,88 @@ def place(picture: np.ndarray, about: dict[str, Any]) -> Placed:
     Args:
         picture: (H, W, 3) of uint8.
         about: The content of the model's ``.json``.
+
+    Raises:
+        ValueError: What comes out has not the size that the model takes.
     """
-    rule, spec = about['resize'], about['input']
-    original = picture.shape[:2]
-    resized = resized_size(original, rule)
-    picture = resize(picture, resized, rule['interpolation'])
-    if 'center_crop' in rule:
-        picture = center_crop(picture, rule['center_crop'])
+    spec = about['input']
+    original = resized = picture.shape[:2]
+    scale, canvas = (1.0, 1.0), None
+    for step in about['steps']:
+        if step['do'] == 'resize':
+            resized = resized_size(picture.shape[:2], step['to'])
+            scale = tuple(new / old for new, old in zip(resized, picture.shape))
+            picture = resize(picture, resized, step['interpolation'], step['library'])
+        elif step['do'] == 'center_crop':
+            picture = center_crop(picture, step['size'])
+        elif step['do'] == 'pad':
+            picture = pad(picture, step)
+        else:
+            canvas = step['size']
     if spec['color'] == 'BGR':
         picture = picture[..., ::-1]
     mean, std = (np.array(spec[key], np.float32) for key in ('mean', 'std'))
     pixels = picture.astype(np.float32)
     if not spec['normalized_inside']:
         pixels = (pixels - mean) / std
-    if 'canvas' in rule:  # what is added is the mean color, which is 0 after normalisation
-        canvas = np.empty((*rule['canvas'], 3), np.float32)
-        canvas[:] = mean if spec['normalized_inside'] else 0
-        canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
-        pixels = canvas
-    return Placed(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]), original, resized)
+    if canvas:  # what is added is the mean color, which is 0 after normalisation
+        whole = np.empty((*canvas, 3), np.float32)
+        whole[:] = mean if spec['normalized_inside'] else 0
+        whole[: pixels.shape[0], : pixels.shape[1]] = pixels
+        pixels = whole
+    if spec.get('size') and list(pixels.shape[:2]) != list(spec['size']):
+        raise ValueError(
+            f'a picture of {original[0]}x{original[1]} becomes {pixels.shape[0]}x{pixels.shape[1]}, and the model '
+            f'takes {spec["size"][0]}x{spec["size"][1]}: give another picture, or export with --dynamic size'
+        )
+    return Placed(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]), original, resized, scale)
 
 
 def resized_size(original: tuple[int, int], rule: dict[str, Any]) -> tuple[int, int]:
     """Height and width to which a picture is resized.
 
-    ``rule`` has one of ``long_short`` (the largest size whose long and short sides are at most these, ratio kept, as
-    MM's ``Resize`` with two numbers), ``factor``, ``short_edge``, ``canvas`` (the largest that fits into this height
-    and width, ratio kept) and ``exact`` (height and width, ratio not kept).
+    ``rule`` has one of ``exact`` (height and width, ratio not kept), ``fit`` (the largest that fits into this height
+    and width, ratio kept), ``long_short`` (the largest whose long and short sides are at most these, ratio kept; with
+    ``down`` rounded down), ``factor`` (of height and width; with ``keep_ratio`` the largest of one ratio below),
+    ``edge`` with its ``length``, ``shortest`` and ``longest`` (the shorter side, unless the longer one would exceed the
+    latter), and ``multiple`` (each side rounded up to a multiple).
     """
     height, width = original
     if 'exact' in rule:
         return tuple(rule['exact'])
+    if 'fit' in rule:
+        factor = min(rule['fit'][0] / height, rule['fit'][1] / width)
+        return tuple(min(side, max(1, int(n * factor + 0.5))) for side, n in zip(rule['fit'], original))
+    if 'multiple' in rule:
+        return tuple(-(-side // rule['multiple']) * rule['multiple'] for side in original)
+    if 'edge' in rule:  # the other side rounded down, as torchvision and MMPretrain do
+        by_width = dict(short=width < height, long=width > height, width=True, height=False)[rule['edge']]
+        length = rule['length']
+        return (int(length * height / width), length) if by_width else (length, int(length * width / height))
     if 'long_short' in rule:
-        long, short = rule['long_short']
-        factor = min(long / max(original), short / min(original))
-    elif 'canvas' in rule:
-        factor = min(rule['canvas'][0] / height, rule['canvas'][1] / width)
-        return tuple(min(side, max(1, int(n * factor + 0.5))) for side, n in zip(rule['canvas'], original))
-    elif 'short_edge' in rule:  # the long side rounded down, as torchvision and MMPretrain do
-        short = rule['short_edge']
-        return (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
-    else:
-        factor = rule['factor']
-    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+        return _of_one_ratio(original, rule['long_short'], 0.0 if rule.get('down') else 0.5)
+    if 'shortest' in rule:
+        factor = rule['shortest'] / min(original)
+        sides = [float(rule['shortest']) if n == min(original) else factor * n for n in original]
+        sides = [n * (rule['longest'] / max(sides)) for n in sides] if max(sides) > rule['longest'] else sides
+        return _of_one_ratio(original, [int(n + 0.5) for n in sides])
+    size = tuple(int(n * factor + 0.5) for n, factor in zip(original, rule['factor']))
+    return _of_one_ratio(original, size) if rule.get('keep_ratio') else tuple(max(1, n) for n in size)
 
 
-def resize(picture: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
-    """(H, W, 3) of uint8 to ``size``: ``'bilinear'`` as OpenCV does it, ``'bicubic'`` as Pillow."""
+def _of_one_ratio(original: tuple[int, int], limits: Iterable[int], rounding: float = 0.5) -> tuple[int, int]:
+    short, long = sorted(limits)
+    factor = min(long / max(original), short / min(original))
+    return tuple(max(1, int(n * factor + rounding)) for n in original)
+
+
+def resize(picture: np.ndarray, size: tuple[int, int], interpolation: str, library: str = 'cv2') -> np.ndarray:
+    """(H, W, 3) of uint8 to ``size``: ``'bilinear'`` as OpenCV does it, or one of Pillow's own."""
     if picture.shape[:2] == tuple(size):
         return picture
-    if interpolation == 'bicubic':
-        return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    if library == 'pillow':
+        kind = Image.Resampling[interpolation.upper()]
+        return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), kind))
     # In OpenCV's fixed-point arithmetic, weights of 11 bits, so that the colors are those that the model was tested on.
     (top, bottom, above, below), (left, right, before, after) = (
         _neighbors(new, old) for new, old in zip(size, picture.shape)
@@ -293,6 +451,21 @@ def resize(picture: np.ndarray, size: tuple[int, int], interpolation: str) -> np
     return mixed.clip(0, 255).astype(np.uint8)
 
 
+def pad(picture: np.ndarray, step: dict[str, Any]) -> np.ndarray:
+    """To the right and below, with a ``color``: to a ``size``, to multiples of a ``multiple``, or to a ``square``."""
+    size = step.get('size') or picture.shape[:2]
+    if step.get('square'):
+        size = (max(picture.shape[:2]),) * 2
+    if step.get('multiple'):
+        size = tuple(-(-side // step['multiple']) * step['multiple'] for side in size)
+    if any(new < old for new, old in zip(size, picture.shape)):
+        raise ValueError(f'a picture of {picture.shape[0]}x{picture.shape[1]} cannot be padded to {size[0]}x{size[1]}')
+    padded = np.empty((*size, 3), np.uint8)
+    padded[:] = step['color']
+    padded[: picture.shape[0], : picture.shape[1]] = picture
+    return padded
+
+
 def nearest(class_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(h, w) to ``size``, every pixel from the nearest one: centers onto centers."""
     rows, columns = ((np.arange(new) + 0.5) * old / new for new, old in zip(size, class_map.shape))
@@ -300,16 +473,19 @@ def nearest(class_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def center_crop(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    top, left = (round((old - new) / 2) for old, new in zip(picture.shape, size))
+    top, left = (max(0, round((old - new) / 2)) for old, new in zip(picture.shape, size))
     return picture[top : top + size[0], left : left + size[1]]
 
 
 def paste_mask(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(m, m) probabilities of a box, bilinear between their centers, into a picture of ``size``: 0 outside the box."""
+    """(m, m) probabilities of a box, bilinear between their centers, into a picture of ``size``.
+
+    Outside the box they fade to 0 within a pixel, as MMDetection's do on a CPU.
+    """
     canvas = np.zeros(size, np.float32)
     x1, y1, x2, y2 = (float(value) for value in box)
-    top, bottom = max(int(np.floor(y1)), 0), min(int(np.ceil(y2)), size[0])
-    left, right = max(int(np.floor(x1)), 0), min(int(np.ceil(x2)), size[1])
+    top, bottom = max(int(np.floor(y1)) - 1, 0), min(int(np.ceil(y2)) + 1, size[0])
+    left, right = max(int(np.floor(x1)) - 1, 0), min(int(np.ceil(x2)) + 1, size[1])
     if x2 <= x1 or y2 <= y1 or bottom <= top or right <= left:
         return canvas
     m = mask.shape[0]
@@ -323,16 +499,12 @@ def paste_mask(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.n
 
 
 def _neighbors(new: int, old: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """For every new pixel the two old ones around its center, and the weight of each in 2048ths."""
-    position = ((np.arange(new) + 0.5) * (old / new) - 0.5).clip(0, old - 1).astype(np.float32)
-    first = np.floor(position).astype(int)
+    """For every new pixel the two old ones around its center, and the weight of each in 2048ths, in float32."""
+    position = ((np.arange(new) + 0.5) * (1.0 / (new / old)) - 0.5).astype(np.float32)
+    first = np.floor(position)
     share = position - first
-    return (
-        first,
-        np.minimum(first + 1, old - 1),
-        np.rint((1 - share) * 2048).astype(np.int32),
-        np.rint(share * 2048).astype(np.int32),
-    )
+    weights = (np.rint(part * np.float32(2048)).astype(np.int32) for part in (np.float32(1) - share, share))
+    return *((first.astype(int) + i).clip(0, old - 1) for i in (0, 1)), *weights
 
 
 def _mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -371,42 +543,80 @@ def _beside(image: Image.Image, lines: list[tuple[str, tuple[int, int, int] | No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Run an exported model on a picture.')
+    parser = argparse.ArgumentParser(description='Run an exported model on pictures.')
     parser.add_argument('model', type=Path, help='.onnx or .xml, with its .json beside it')
-    parser.add_argument('picture', type=Path)
-    parser.add_argument('--out', type=Path, metavar='FILE.png', help='draw the result into this file')
+    parser.add_argument('pictures', type=Path, nargs='+', help='files, or folders of them')
+    parser.add_argument(
+        '--out', type=Path, metavar='PATH', help='draw the result into this file, of several pictures into this folder'
+    )
     parser.add_argument('--score-thr', type=float, default=0.3, help='of the detections that are shown (default: 0.3)')
     parser.add_argument('--threads', type=int, help="CPU threads (default: the runtime's choice)")
     args = parser.parse_args()
     try:
-        runner = Predictor(args.model, args.threads)
-        result = runner(args.picture)
-        for line in describe(runner, result, args.score_thr):
-            print(line)
-        if args.out:
-            runner.draw(args.picture, result, args.score_thr).save(args.out)
-            print(f'drawn into {args.out}')
+        pictures = find_files(args.pictures)
+        failed = _run(Predictor(args.model, args.threads), pictures, args)
     except (OSError, ValueError, ImportError) as error:
         parser.exit(2, f'{parser.prog}: {error}\n')
+    for line in failed:
+        print(f'{parser.prog}: {line}', file=sys.stderr)
+    if failed:
+        sys.exit(2)
 
 
-def describe(runner: Predictor, result: dict[str, Any], score_thr: float) -> list[str]:
+def _run(predictor: Predictor, pictures: list[Path], args: argparse.Namespace) -> list[str]:
+    """Print and draw the results; the errors of pictures that could not be read."""
+    several, failed, start = len(pictures) > 1 or args.pictures[0].is_dir(), [], time.monotonic()
+    if several and args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+
+    def finish(picture: Path, result: dict[str, Any]) -> list[str]:
+        lines = describe(predictor, result, args.score_thr)
+        if several:
+            lines = [f'{picture}: {"; ".join(lines)}']
+        if args.out:
+            target = args.out / _flat(picture, args.pictures) if several else args.out
+            predictor.draw(picture, result, args.score_thr).save(target)
+            lines.append(f'drawn into {target}')
+        return lines
+
+    def fail(picture: Path, error: Exception) -> None:
+        failed.append(str(error) if str(picture) in str(error) else f'{picture}: {error}')
+
+    count = 0
+    for _, lines in predictor.stream(pictures, finish, fail):
+        count += 1
+        print('\n'.join(lines), flush=True)
+    if several:
+        print(f'{count} pictures, {count / (time.monotonic() - start):.2f} pictures per second')
+    return failed
+
+
+def _flat(picture: Path, given: Iterable[Path]) -> str:
+    """A name for a drawing that no other picture of the same folders has."""
+    for folder in given:
+        if folder.is_dir() and folder in picture.parents:
+            return '_'.join(picture.relative_to(folder).parts) + '.png'
+    return picture.name + '.png'
+
+
+def describe(predictor: Predictor, result: dict[str, Any], score_thr: float) -> list[str]:
     """A result in lines of text."""
-    task = runner.about['task']
+    task = predictor.about['task']
     if task == 'detection':
         kept = np.flatnonzero(result['scores'] >= score_thr)
         lines = [
-            f'{runner.name(result["labels"][i])} {result["scores"][i]:.3f} at '
+            f'{predictor.name(result["labels"][i])} {result["scores"][i]:.3f} at '
             + ', '.join(f'{value:.1f}' for value in result['boxes'][i])
             for i in kept
         ]
         return lines or [f'nothing with a score of {score_thr} or more']
     if task == 'segmentation':
         labels, counts = np.unique(result['class_map'], return_counts=True)
-        return [f'{runner.name(labels[i])} {counts[i] / result["class_map"].size:.1%}' for i in np.argsort(-counts)]
+        return [f'{predictor.name(labels[i])} {counts[i] / result["class_map"].size:.1%}' for i in np.argsort(-counts)]
     if task == 'classification':
-        return [f'{runner.name(label)} {result["scores"][label]:.1%}' for label in result['labels']]
-    return [f'{name}: {array.shape}' for name, array in zip(runner.about['outputs'], result['maps'])]
+        lines = [f'{predictor.name(label)} {result["scores"][label]:.1%}' for label in result['labels']]
+        return lines or ['no class reaches its threshold']
+    return [f'{name}: {array.shape}' for name, array in zip(predictor.about['outputs'], result['maps'])]
 
 
 if __name__ == '__main__':

@@ -134,7 +134,8 @@ def load_network(
     graph = cast(Graph, SimpleNamespace(task=task or 'whole', outputs=()))
     about = describe(pictures_of or cfg, model, graph, meta, size, ('size',), False)
     if exact and size:
-        about['resize'] = dict(exact=list(size), interpolation=about['resize']['interpolation'])
+        first = next((step for step in about['steps'] if step['do'] == 'resize'), dict(library='cv2'))
+        about['steps'] = [dict(dict(do='resize', interpolation='bilinear'), **first, to=dict(exact=list(size)))]
     return Network(_stem(cfg), weights, model.to(device), model.backbone, about, about.get('classes'))
 
 
@@ -218,7 +219,7 @@ def _weights_of(checkpoint: str) -> str:
 
 
 def _sized_as(network: Network, like: Network) -> Network:
-    network.about = dict(network.about, resize=like.about['resize'])
+    network.about = dict(network.about, steps=like.about['steps'])
     return network
 
 

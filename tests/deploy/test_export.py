@@ -16,16 +16,16 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from mmengine.config import Config
 from PIL import Image
 from pycocotools import mask as rle
 
 from nextvit_mm.deploy import backends, evaluate as evaluation, export as module
 from nextvit_mm.deploy.export import export
 from nextvit_mm.deploy.graphs import ExportableAdaptiveAvgPool2d, NonMaxSuppression, make_graph
+from nextvit_mm.deploy.operators import onnx_operators, unlisted_operators
 from nextvit_mm.deploy.verify import LIMITS
 from nextvit_mm.errors import UserError
-from nextvit_mm.predict.predictor import Predictor, about_file
+from nextvit_mm.predict.predictor import Predictor, about_file, read_picture
 from nextvit_mm.training.launch import evaluate
 from tests.conftest import ROOT, TINY, WIDTHS, run_tool, shared, tiny
 from tests.deploy.conftest import build, tiny_config
@@ -109,7 +109,7 @@ def test_what_is_written_computes_the_same(kind, to, flags, cases, pictures, tmp
     assert set(LIMITS[task]) <= set(about['compared'])
     if task == 'detection':
         assert about['compared']['detections'] > 10
-    assert about['input']['size'] is None or 'size' not in flags.get('dynamic', ())
+    assert (about['input']['size'] is None) == ('size' in about['input']['dynamic'])
     if task in ('detection', 'segmentation'):
         assert about['classes'][-10:] == list('0123456789')
     if to == 'onnx':
@@ -172,6 +172,115 @@ def test_a_file_that_computes_something_else_is_not_kept(cases, pictures, tmp_pa
             out=str(tmp_path / 'model.onnx'),
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_values_that_are_not_finite_are_never_kept(cases, pictures, tmp_path, monkeypatch):
+    def write_nan(graph, *args):
+        graph.model.stages[1].blocks[0].patch_embed.conv.weight.data[0] = np.nan
+        backends.write_onnx(graph, *args)
+
+    monkeypatch.setitem(module.WRITERS, 'onnx', write_nan)
+    with pytest.raises(UserError, match='values that are not finite'):
+        export(
+            cases['detection'].config,
+            what='backbone',
+            random_weights=True,
+            dynamic=('size',),
+            images=str(pictures),
+            out=str(tmp_path / 'model.onnx'),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('kind', ['detection', 'classification', 'semantic_fpn'])
+def test_a_file_whose_pictures_are_read_otherwise_is_not_kept(kind, cases, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(Predictor, 'read', lambda self, picture: read_picture(picture)[:, ::-1])
+    with pytest.raises(UserError, match='largest color difference'):
+        export(
+            cases[kind].config,
+            cases[kind].checkpoint,
+            dynamic=('size',) if kind != 'classification' else (),
+            images=str(pictures),
+            out=str(tmp_path / 'model.onnx'),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_random_weights_of_a_detector_are_not_held_to_limits(cases, pictures, tmp_path):
+    path = export(
+        cases['detection'].config, random_weights=True, images=str(pictures), out=str(tmp_path / 'model.onnx')
+    )
+    assert json.loads(about_file(path).read_text())['compared']['values that are not finite'] == 0
+
+
+def test_an_evaluation_in_which_one_side_finds_nothing_ends_in_a_table(cases, pictures, tmp_path, monkeypatch, capsys):
+    metrics = iter([{'coco/bbox_mAP': 0.5}, {}])
+    monkeypatch.setattr(module, 'evaluate_apart', lambda *_: next(metrics))
+    path = export(
+        cases['detection'].config,
+        cases['detection'].checkpoint,
+        evaluate=True,
+        images=str(pictures),
+        out=str(tmp_path / 'model.onnx'),
+    )
+    assert 'exported: nothing found' in capsys.readouterr().out and path.is_file()
+    assert json.loads(about_file(path).read_text())['evaluated']['difference'] == {}
+
+
+def test_a_file_stays_where_its_evaluation_fails(cases, pictures, tmp_path, monkeypatch):
+    def fail(*_):
+        raise UserError('no memory')
+
+    monkeypatch.setattr(module, 'evaluate_apart', fail)
+    with pytest.raises(UserError, match='the file was written, and its evaluation failed: no memory'):
+        export(
+            cases['semantic_fpn'].config,
+            cases['semantic_fpn'].checkpoint,
+            evaluate=True,
+            size=(64,),
+            images=str(pictures),
+            out=str(tmp_path / 'model.onnx'),
+        )
+    assert Predictor(tmp_path / 'model.onnx')(np.zeros((64, 64, 3), np.uint8))['class_map'].shape == (64, 64)
+
+
+@pytest.mark.parametrize('to', ['onnx', 'openvino'])
+def test_one_session_takes_pictures_of_any_shape_with_and_without_results(to, cases, pictures, tmp_path):
+    path = export(
+        cases['detection'].config,
+        cases['detection'].checkpoint,
+        to=to,
+        images=str(pictures),
+        out=str(tmp_path / f'model{backends.SUFFIXES[to]}'),
+        cfg_options={
+            'model.test_cfg.rcnn.score_thr': 0.15,
+            'test_dataloader.dataset.pipeline': [
+                dict(type='LoadImageFromFile'),
+                dict(type='Resize', scale=(160, 96), keep_ratio=True),
+            ],
+        },
+    )
+    predictor = Predictor(path)
+    assert predictor.about['input']['dynamic'] == ['size']
+    busy, found = np.asarray(Image.open(pictures / '1.png')), []
+    for shape in ((1, 1), (5000, 5000), (70, 10), (10, 70)):
+        for picture in (np.zeros((*shape, 3), np.uint8), busy):
+            result = predictor(picture)
+            assert result['masks'].shape[1:] == picture.shape[:2]
+            found.append(len(result['boxes']))
+    assert found[1] > 0 and len(set(found[1::2])) == 1
+
+
+def test_a_detector_of_one_size_shrinks_no_picture_unless_asked_to(cases, pictures, tmp_path):
+    path = export(
+        cases['detection'].config,
+        cases['detection'].checkpoint,
+        size=(64, 96),
+        images=str(pictures),
+        out=str(tmp_path / 'model.onnx'),
+    )
+    about = json.loads(about_file(path).read_text())
+    assert about['input']['size'] == [64, 96] and about['input']['dynamic'] == []
 
 
 @pytest.mark.slow
@@ -350,7 +459,7 @@ def test_int8_reports_what_it_costs(to, cases, tmp_path):
     assert 0.2 < about['compared']['equal pixels'] < 1  # of random weights, whose classes are close
     assert len(os.listdir(tmp_path)) == (2 if to == 'onnx' else 3)
     if to == 'onnx':
-        operators = backends.onnx_operators(path)
+        operators = onnx_operators(path)
         assert operators['QuantizeLinear'] > 20 and about['tensorrt']['unlisted'] == []
         float32 = export(case.config, case.checkpoint, out=str(tmp_path / 'float32.onnx'))
         assert path.stat().st_size < 0.5 * float32.stat().st_size
@@ -421,7 +530,7 @@ def test_operators_that_tensorrt_does_not_list_are_found(tmp_path):
             return torch.det(x)
 
     torch.onnx.export(Unlisted(), (torch.rand(1, 3, 4, 4),), str(tmp_path / 'det.onnx'), dynamo=False)
-    assert backends.unlisted_operators(tmp_path / 'det.onnx') == ['Det']
+    assert unlisted_operators(tmp_path / 'det.onnx') == ['Det']
 
 
 def test_nms_in_onnx_is_nms_per_class(tmp_path):
@@ -540,33 +649,6 @@ def test_the_package_comes_without_what_it_may_not_need():
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
 
 
-def test_configs_say_how_pictures_are_resized(cases):
-    from nextvit_mm.deploy.info import resize_rule
-
-    recipe = Config.fromfile(ROOT / 'configs' / 'detection' / 'mask_rcnn_nextvit_s_1x.py')
-    assert resize_rule(recipe, 'detection', None, ('size',)) == (
-        dict(long_short=[1333, 800], interpolation='bilinear'),
-        None,
-    )
-    assert resize_rule(recipe, 'detection', None, ()) == (
-        dict(canvas=[800, 1333], interpolation='bilinear'),
-        [800, 1333],
-    )
-    ade = Config.fromfile(ROOT / 'configs' / 'segmentation' / 'upernet_nextvit_s_160k.py')
-    assert resize_rule(ade, 'segmentation', None, ('size',))[0]['long_short'] == [2048, 512]
-    assert resize_rule(ade, 'segmentation', (512, 512), ()) == (
-        dict(canvas=[512, 512], interpolation='bilinear'),
-        [512, 512],
-    )
-    cls = cases['classification'].cfg
-    assert resize_rule(cls, 'classification', None, ()) == (
-        dict(short_edge=72, center_crop=[64, 64], interpolation='bicubic'),
-        [64, 64],
-    )
-    assert resize_rule(cls, 'classification', (128, 128), ())[0]['short_edge'] == 144
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize('size', 'sbl')
 def test_published_classifiers_test_and_export(size, tmp_path):
     """On a folder of ImageNet's layout, and through the authors' evaluation transform in the runner."""
@@ -585,7 +667,10 @@ def test_published_classifiers_test_and_export(size, tmp_path):
         cfg_options={'model.backbone.arch': TINY, 'model.head.in_channels': WIDTHS[3]},  # all else is the recipe's
     )
     about = json.loads(about_file(path).read_text())
-    assert about['resize'] == dict(short_edge=256, center_crop=[224, 224], interpolation='bicubic')
+    assert about['steps'] == [
+        dict(do='resize', to=dict(edge='short', length=256), library='pillow', interpolation='bicubic'),
+        dict(do='center_crop', size=[224, 224]),
+    ]
     assert about['input']['color'] == 'RGB' and len(about['classes']) == 1000 and about['pictures']['test'] == 'config'
     if size == 's':
         found = evaluate(config, str(path), work_dir=str(tmp_path / 'work'), data_root=str(tmp_path / 'imagenet'))

@@ -8,6 +8,14 @@ from PIL import Image
 from nextvit_mm.predict import predictor as r
 
 
+def resized(**rule) -> list:
+    return [dict(do='resize', to=rule, library='cv2', interpolation='bilinear')]
+
+
+def fitted(size) -> list:
+    return [*resized(fit=size), dict(do='canvas', size=size)]
+
+
 @pytest.mark.parametrize(
     'old, new',
     [((64, 64), (97, 131)), ((480, 640), (120, 160)), ((101, 57), (57, 101)), ((30, 30), (30, 61)), ((7, 5), (1, 1))],
@@ -18,7 +26,7 @@ def test_resizing_is_opencvs(old, new):
     picture = np.random.default_rng(0).integers(0, 256, (*old, 3), dtype=np.uint8)
     theirs = cv2.resize(picture, new[::-1], interpolation=cv2.INTER_LINEAR)
     difference = abs(r.resize(picture, new, 'bilinear').astype(int) - theirs)
-    assert difference.max() <= 1 and (difference > 0).mean() < 0.005  # of a last bit of a weight
+    assert difference.max() <= 1 and (difference > 0).mean() < 1e-4  # none with OpenCV 5; versions round differently
 
 
 @pytest.mark.parametrize(
@@ -26,7 +34,7 @@ def test_resizing_is_opencvs(old, new):
     [
         (dict(long_short=[1333, 800]), dict(type='Resize', scale=(1333, 800), keep_ratio=True)),
         (dict(long_short=[2048, 512]), dict(type='Resize', scale=(2048, 512), keep_ratio=True)),
-        (dict(factor=0.5), dict(type='Resize', scale_factor=0.5)),
+        (dict(factor=[0.5, 0.5]), dict(type='Resize', scale_factor=0.5)),
         (dict(exact=[48, 40]), dict(type='Resize', scale=(40, 48), keep_ratio=False)),
     ],
 )
@@ -53,7 +61,10 @@ def test_center_crops_are_those_of_mmpretrain(size):
     ):
         results = TRANSFORMS.build(step)(results)
     about = dict(
-        resize=dict(short_edge=256, center_crop=[224, 224], interpolation='bicubic'),
+        steps=[
+            dict(do='resize', to=dict(edge='short', length=256), library='pillow', interpolation='bicubic'),
+            dict(do='center_crop', size=[224, 224]),
+        ],
         input=dict(color='RGB', mean=[0, 0, 0], std=[1, 1, 1], normalized_inside=True),
     )
     ours = r.place(picture, about).tensor[0].transpose(1, 2, 0)
@@ -64,10 +75,7 @@ def test_center_crops_are_those_of_mmpretrain(size):
 @pytest.mark.parametrize('color', ['RGB', 'BGR'])
 def test_padding_is_the_mean_color(inside, color):
     mean, std = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
-    about = dict(
-        resize=dict(canvas=[10, 12], interpolation='bilinear'),
-        input=dict(color=color, mean=mean, std=std, normalized_inside=inside),
-    )
+    about = dict(steps=fitted([10, 12]), input=dict(color=color, mean=mean, std=std, normalized_inside=inside))
     placed = r.place(np.full((8, 6, 3), (1, 2, 3), np.uint8), about)
     assert placed.tensor.shape == (1, 3, 10, 12) and placed.original == (8, 6) and placed.resized == (10, 8)
     pixel = np.array([1, 2, 3] if color == 'RGB' else [3, 2, 1], np.float32)
@@ -105,7 +113,7 @@ def about(task, **more):
         task=task,
         outputs=more.pop('outputs', []),
         test_cfg=dict(mask_thr_binary=0.5),
-        resize=dict(factor=1.0, interpolation='bilinear'),
+        steps=resized(factor=[1.0, 1.0]),
         classes=['cat', 'dog'],
         palette=[[0, 0, 128], [250, 200, 0]],
         input=dict(color='RGB', mean=[0, 0, 0], std=[1, 1, 1], normalized_inside=True),
@@ -127,7 +135,7 @@ def test_detections_come_back_in_pixels_of_the_picture_and_are_drawn():
         np.ones((1, 4, 4), np.float32),
     ]
     model = runner('detection', outputs, outputs=['boxes', 'scores', 'labels', 'masks'])
-    model.about['resize'] = dict(factor=2.0, interpolation='bilinear')
+    model.about['steps'] = resized(factor=[2.0, 2.0])
     picture = np.zeros((50, 40, 3), np.uint8)
     result = model(picture)
     assert result['boxes'].tolist() == [[5, 10, 15, 50]] and result['masks'].shape == (1, 50, 40)
@@ -219,8 +227,7 @@ def test_pictures_are_turned_as_the_camera_noted(noted, turn, tmp_path):
 def test_every_pixel_is_placed_where_it_was(color, inside):
     mean, std = np.array([120.0, 110.0, 100.0]), np.array([60.0, 50.0, 40.0])
     about = dict(
-        resize=dict(canvas=[24, 30], interpolation='bilinear'),
-        input=dict(color=color, mean=list(mean), std=list(std), normalized_inside=inside),
+        steps=fitted([24, 30]), input=dict(color=color, mean=list(mean), std=list(std), normalized_inside=inside)
     )
     pixels = (PICTURE if color == 'RGB' else PICTURE[..., ::-1]).astype(float)
     expected = pixels if inside else (pixels - mean) / std
@@ -228,3 +235,39 @@ def test_every_pixel_is_placed_where_it_was(color, inside):
     assert placed.original == placed.resized == (20, 30)
     assert np.allclose(placed.tensor[0, :, :20].transpose(1, 2, 0), expected, atol=1e-5)
     assert np.allclose(placed.tensor[0, :, 20:], (mean if inside else 0 * mean)[:, None, None])
+
+
+def test_a_stream_keeps_the_order_and_goes_on_after_a_picture_that_cannot_be_read(tmp_path):
+    for i in range(9):
+        Image.new('RGB', (8 + i, 6), (i, 0, 0)).save(tmp_path / f'{i}.png')
+    (tmp_path / '4.png').write_bytes(b'no picture')
+    model, failed = runner('segmentation', []), []
+    model.session = lambda tensor: [tensor[:, 0].astype(int)]
+    found = list(model.stream(r.find_files([tmp_path]), on_error=lambda path, error: failed.append(path.name)))
+    assert [(path.name, result['class_map'].shape[1]) for path, result in found] == [
+        (f'{i}.png', 8 + i) for i in range(9) if i != 4
+    ]
+    assert all((result['class_map'] == int(path.stem)).all() for path, result in found) and failed == ['4.png']
+    with pytest.raises(OSError, match='4.png'):
+        list(model.stream(r.find_files([tmp_path])))
+
+
+def test_many_labels_are_those_above_the_threshold_or_the_first():
+    scores = np.array([0.2, 0.9, 0.6])
+    assert r.best_labels(scores).tolist() == [1, 2, 0]
+    assert r.best_labels(scores, dict(threshold=0.5, top=None)).tolist() == [1, 2]
+    assert r.best_labels(scores, dict(threshold=None, top=1)).tolist() == [1]
+
+
+def test_a_folder_on_the_command_line(tmp_path, monkeypatch, capsys):
+    for name in ('a.png', 'b.jpg', 'sub/a.png'):
+        (tmp_path / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PICTURE).save(tmp_path / 'in' / name)
+    (tmp_path / 'in' / 'c.png').write_bytes(b'no picture')
+    monkeypatch.setattr(r, 'Predictor', lambda *_: runner('classification', [np.array([[0.2, 0.8]], np.float32)]))
+    monkeypatch.setattr('sys.argv', ['predictor', 'model.onnx', str(tmp_path / 'in'), '--out', str(tmp_path / 'out')])
+    with pytest.raises(SystemExit) as end:
+        r.main()
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and 'c.png' in err and '3 pictures, ' in out and 'pictures per second' in out
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a.png.png', 'b.jpg.png', 'sub_a.png.png']

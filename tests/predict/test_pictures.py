@@ -1,0 +1,107 @@
+"""One rule for pictures: training, testing and the exported file read the same pixels, for all tasks and formats."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from nextvit_mm.predict.predictor import read_picture
+from tests.conftest import ROOT
+
+RNG = np.random.default_rng(0)
+COLORS = np.asarray(
+    Image.fromarray(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((37, 29), Image.Resampling.BICUBIC)
+)
+DEPTH16 = np.linspace(0, 65535, 29 * 37).reshape(29, 37).astype(np.uint16)
+TASKS = dict(
+    mmdet='detection/mask_rcnn_nextvit_s_1x.py',
+    mmseg='segmentation/upernet_nextvit_s_160k.py',
+    mmpretrain='classification/nextvit_s_224.py',
+)
+
+
+def _with_alpha(mode: str) -> Image.Image:
+    image = Image.fromarray(COLORS).convert(mode)
+    image.putalpha(Image.fromarray(RNG.integers(0, 256, (29, 37), dtype=np.uint8)))
+    return image
+
+
+def _turned(orientation: int) -> dict:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return dict(exif=exif)
+
+
+KINDS = {
+    'rgb.png': (lambda: Image.fromarray(COLORS), {}),
+    'rgb.jpg': (lambda: Image.fromarray(COLORS), {}),
+    'rgb.bmp': (lambda: Image.fromarray(COLORS), {}),
+    'rgb.webp': (lambda: Image.fromarray(COLORS), dict(lossless=True)),
+    'rgb.tif': (lambda: Image.fromarray(COLORS), {}),
+    'gray.png': (lambda: Image.fromarray(COLORS).convert('L'), {}),
+    'gray.jpg': (lambda: Image.fromarray(COLORS).convert('L'), {}),
+    'gray_alpha.png': (lambda: _with_alpha('L'), {}),
+    'bits.png': (lambda: Image.fromarray(COLORS).convert('1'), {}),
+    'rgba.png': (lambda: _with_alpha('RGB'), {}),
+    'rgba.webp': (lambda: _with_alpha('RGB'), dict(lossless=True)),
+    'rgba.tif': (lambda: _with_alpha('RGB'), {}),
+    'palette.png': (lambda: Image.fromarray(COLORS).convert('P'), {}),
+    'palette_transparent.png': (lambda: Image.fromarray(COLORS).convert('P'), dict(transparency=3)),
+    'cmyk.jpg': (lambda: Image.fromarray(COLORS).convert('CMYK'), {}),
+    'cmyk.tif': (lambda: Image.fromarray(COLORS).convert('CMYK'), {}),
+    'gray16.png': (lambda: Image.fromarray(DEPTH16), {}),
+    'gray16.tif': (lambda: Image.fromarray(DEPTH16), {}),
+    **{f'turned{i}.jpg': (lambda: Image.fromarray(COLORS), _turned(i)) for i in range(1, 9)},
+    'turned6.png': (lambda: Image.fromarray(COLORS), _turned(6)),
+    'turned8.tif': (lambda: Image.fromarray(COLORS), _turned(8)),
+}
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('kinds')
+    for name, (make, how) in KINDS.items():
+        make().save(folder / name, **how)
+    return folder
+
+
+def _loaders(scope: str) -> list:
+    """What loads pictures in the training and in the test pipeline of a recipe."""
+    cfg = Config.fromfile(ROOT / 'configs' / TASKS[scope])
+    init_default_scope(scope)
+    datasets = [cfg.train_dataloader.dataset, cfg.test_dataloader.dataset]
+    return [Compose([dataset.pipeline[0]]) for dataset in datasets]
+
+
+@pytest.mark.parametrize('scope', TASKS)
+def test_training_testing_and_the_exported_file_read_the_same_pixels(scope, files):
+    pytest.importorskip(scope)
+    for load in _loaders(scope):
+        for name in KINDS:
+            theirs = load(dict(img_path=str(files / name)))['img'][..., ::-1]
+            ours = read_picture(files / name)
+            assert ours.dtype == np.uint8 and ours.shape == theirs.shape, name
+            assert (ours == theirs).all(), (name, abs(ours.astype(int) - theirs).max())
+
+
+def test_sixteen_bits_are_their_upper_eight(files):
+    assert (read_picture(files / 'gray16.png') == (DEPTH16 >> 8)[..., None]).all()
+
+
+@pytest.mark.parametrize('kind', [np.float32, np.int32])
+def test_thirty_two_bits_are_refused_by_name(kind, tmp_path):
+    Image.fromarray((RNG.random((5, 6)) * 100).astype(kind)).save(tmp_path / 'deep.tif')
+    with pytest.raises(ValueError, match='deep.tif has 32 bits a channel'):
+        read_picture(tmp_path / 'deep.tif')
+
+
+def test_a_model_tested_with_other_loaders_is_fed_by_their_rule(files):
+    plain = read_picture(files / 'turned6.jpg', dict(backend='cv2', orientation=False))
+    assert plain.shape == COLORS.shape and read_picture(files / 'turned6.jpg').shape == (37, 29, 3)
+    with pytest.raises(ValueError, match='gray16.png has the mode I;16'):
+        read_picture(files / 'gray16.png', dict(backend='pillow'))
+    assert (read_picture(files / 'rgba.png', dict(backend='pillow')) == read_picture(files / 'rgba.png')).all()
