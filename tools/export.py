@@ -6,7 +6,7 @@ from mmengine.config import DictAction
 
 from nextvit_mm.deploy.backends import SUFFIXES
 from nextvit_mm.deploy.export import export
-from nextvit_mm.utils.command import run_command
+from nextvit_mm.utils.command import add_backbone_argument, run_command
 
 
 def main() -> None:
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config'
     )
+    add_backbone_argument(parser)
     run_command(export, parser)
 
 

@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from ..adapt import use_nextvit
 from ..errors import UserError
 from ..predict.predictor import about_file, open_session, place
 from ..training import config as cfgs
@@ -60,6 +61,7 @@ def export(
     random_weights: bool = False,
     data_root: str | None = None,
     cfg_options: dict | None = None,
+    backbone: str | None = None,
 ) -> Path:
     """Fold a model, write it in a runtime's format, and see that it computes what the trained model does.
 
@@ -81,7 +83,7 @@ def export(
         evaluate: Measure the checkpoint and the exported model on the config's test data. Default: for int8, where
             the data are there.
         random_weights: Do not load any weights: for speed only.
-        data_root, cfg_options: As in :func:`nextvit_mm.training.launch.train`.
+        data_root, cfg_options, backbone: As in :func:`nextvit_mm.training.launch.train`.
 
     Returns:
         Path: The file; beside it, as ``<file>.json``, what a runtime has to know of it.
@@ -92,6 +94,8 @@ def export(
     """
     dynamic = tuple(dynamic)
     cfg = cfgs.load_config(config, cfg_options)
+    if backbone:
+        use_nextvit(cfg, backbone)
     if data_root:
         cfgs.set_data_root(cfg, data_root)
     target = _target(cfg, to, what, int8, out, overwrite)

@@ -12,6 +12,7 @@ from typing import TextIO
 
 import torch
 
+from ..adapt.network import NETWORK_KEYS
 from ..benchmark.candidates import photographs, settle_norms
 from ..benchmark.complexity import Complexity, count_complexity
 from ..benchmark.machine import describe_machine
@@ -21,7 +22,7 @@ from ..deploy.fold import fold
 from ..errors import UserError
 from ..models import NextViT
 from ..published import ABLATION_TABLES, load_ablation
-from ..training.config import NETWORK_KEYS, config_file, load_config
+from ..training.config import config_file, load_config
 from ..training.launch import train
 from ..utils.logs import read_scalars
 from ..utils.progress import hush

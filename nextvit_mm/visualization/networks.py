@@ -15,6 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..adapt.network import is_nextvit
 from ..deploy.info import describe, find_pictures
 from ..errors import UserError
 from ..predict.predictor import place
@@ -116,7 +117,7 @@ def load_subject(
         UserError: Something is missing or does not fit.
     """
     meta: dict[str, Any] = {}
-    if cfgs.is_nextvit(cfg.model.backbone):
+    if is_nextvit(cfg.model.backbone):
         if not checkpoint and not random_weights and 'Pretrained' not in str(cfg.model.backbone.get('init_cfg')):
             raise UserError(f'{_stem(cfg)} needs its weights: give a CHECKPOINT after the config, or --random-weights')
         if not checkpoint and not random_weights and task != 'backbone':
