@@ -106,7 +106,8 @@ def _fit(cfg: Config, key: str, backbone: ConfigDict, scope: str | None, said: l
     stages = choose_stages(maps, old, key)
     if is_nextvit(old):
         _check_depth(backbone, stages)
-    backbone.out_indices = stages
+    else:
+        backbone.out_indices = stages
     vectors = not maps[0].stride
     if not is_nextvit(old):
         backbone.out_norm = OUT_NORMS.get(str(scope), 'none') if stages[-1] == 3 or scope == 'mmseg' else 'none'

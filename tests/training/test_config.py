@@ -217,7 +217,7 @@ def test_a_backbone_of_another_kind_is_refused(tmp_path):
 def test_another_backbone_with_lists_of_heads_and_with_fewer_stages(tmp_path):
     cfg = cfgs.load_config(str(ROOT / 'configs' / 'segmentation' / 'upernet_nextvit_s_160k.py'))
     head = cfg.model.auxiliary_head
-    cfg.model.auxiliary_head = [dict(head, in_index=1), dict(head, in_index=3)]
+    cfg.model.auxiliary_head = [dict(head, in_index=1, in_channels=256), dict(head, in_index=3, in_channels=1024)]
     use_nextvit(cfg, str(ROWS / 'table1_cccc.py'))
     assert [one.in_channels for one in cfg.model.auxiliary_head] == [192, 768]
     short = tmp_path / 'short.py'
