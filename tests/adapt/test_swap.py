@@ -36,7 +36,7 @@ SWAPS = [
     ('mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py', {'decode_head.in_channels': FOUR}),
     ('mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py', {'decode_head.in_channels': 1024}),
     ('mmseg::ocrnet/ocrnet_hr18_4xb4-80k_ade20k-512x512.py', {'decode_head.0.in_channels': FOUR}),
-    ('mmseg::point_rend/pointrend_r50_4xb4-80k_ade20k-512x512.py', {'neck.in_channels': FOUR}),
+    ('mmseg::point_rend/pointrend_r50_4xb4-160k_ade20k-512x512.py', {'neck.in_channels': FOUR}),
     ('mmpretrain::resnet/resnet50_8xb32_in1k.py', {'head.in_channels': 1024, 'backbone.out_norm': 'last'}),
 ]
 
