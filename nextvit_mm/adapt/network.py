@@ -1,6 +1,7 @@
 """The config of the Next-ViT that takes a backbone's place."""
 
 import copy
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
@@ -19,6 +20,14 @@ def is_nextvit(backbone: dict) -> bool:
     """Whether a backbone's config is one of ours, by name, with or without scope, or by class."""
     kind = backbone.get('type')
     return kind is NextViT or str(kind).split('.')[-1] == 'NextViT'
+
+
+def names_weights(init: Any) -> bool:
+    """Whether an ``init_cfg`` or ``pretrained`` names a file of weights, and not only how random ones are drawn."""
+    if isinstance(init, str):
+        return bool(init)
+    configs = init if isinstance(init, (list, tuple)) else [init]
+    return any(one and ('checkpoint' in one or 'Pretrained' in str(one.get('type'))) for one in configs)
 
 
 def network_of(name: str) -> ConfigDict:
@@ -86,7 +95,8 @@ def foreign_backbone(cfg: Config, holder: ConfigDict, network: ConfigDict) -> tu
     dropped = [key for key in ('dcn', 'plugins') if old.get(key)]
     if dropped:
         said.append(f'{", ".join(dropped)} of the old backbone are left out: they are layers of its own')
-    if any(old.get(key) for key in ('init_cfg', 'pretrained')) or holder.get('pretrained') or cfg.get('load_from'):
+    given = [old.get('init_cfg'), old.get('pretrained'), holder.get('pretrained'), cfg.get('load_from')]
+    if any(names_weights(one) for one in given):
         init = network.get('init_cfg')
         arch = network.arch
         if init:

@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..models import NextViT
 from .heads import check_heads
 from .look import Map, look
-from .network import NETWORK_KEYS, foreign_backbone, is_nextvit, network_of, other_nextvit
+from .network import NETWORK_KEYS, foreign_backbone, is_nextvit, names_weights, network_of, other_nextvit
 from .optimizer import fit_layer_decay, published_runs, use_published_recipe
 from .pictures import set_pixels
 from .widths import Change, Pair, change_widths
@@ -217,7 +217,7 @@ def _drop_old_weights(cfg: Config, holder: ConfigDict, key: str, said: list[str]
     cfg.load_from = None
     for name in ('pretrained', 'init_cfg'):
         given = holder.get(name)
-        if given:
+        if names_weights(given):
             dropped.append((f'{key}.{name}', given.get('checkpoint') if isinstance(given, dict) else given))
             holder[name] = None
     said += [f'{name} = {value} is left out: it is for the old network' for name, value in dropped if value]

@@ -6,6 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from nextvit_mm.adapt import read_config, use_nextvit
+from nextvit_mm.adapt.network import names_weights
 from nextvit_mm.adapt.pictures import PIXELS
 from nextvit_mm.adapt.read import differences
 from nextvit_mm.adapt.widths import Pair, change_widths
@@ -59,7 +60,7 @@ def test_a_swap_changes_the_widths_and_little_else(name, widths):
         assert (list(found) if isinstance(value, (list, tuple)) else found) == (
             list(value) if isinstance(value, (list, tuple)) else value
         ), key
-    if before.model.backbone.get('init_cfg') or before.model.get('pretrained'):
+    if names_weights(before.model.backbone.get('init_cfg')) or before.model.get('pretrained'):
         one = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
         assert list(one.mean) == PIXELS['mean'] and one.get('bgr_to_rgb', one.get('to_rgb'))
         assert cfg.model.backbone.init_cfg.checkpoint == 'nextvit-small_in1k'
@@ -146,3 +147,8 @@ def test_a_model_by_name_takes_an_initialisation():
     assert get_model('small', init_cfg=init_cfg, out_indices=(0,)).stem[0].conv.weight.abs().max() == 0
     with pytest.raises(UserError, match='both say'):
         get_model('small', pretrained='x.pth', init_cfg=init_cfg)
+
+
+def test_how_random_weights_are_drawn_names_no_weights():
+    assert not names_weights([dict(type='Kaiming', layer='Conv2d')]) and not names_weights(None)
+    assert names_weights(dict(type='Pretrained', checkpoint='torchvision://resnet50')) and names_weights('a.pth')
