@@ -1,6 +1,8 @@
 """Next-ViT (arXiv 2207.05501) for MMDetection, MMSegmentation and MMPretrain. Importing it registers everything."""
 
 from . import needed  # noqa: F401  (first: it says in one line which MM package is missing)
+from .adapt import use_nextvit
+from .adapt.layer_decay import NextViTLayerDecayConstructor
 from .data.paired import PairedSegDataset
 from .models import NextViT
 from .ops import install as install_operators
@@ -16,10 +18,12 @@ add_to_inferencers()
 
 __all__ = [
     'NextViT',
+    'NextViTLayerDecayConstructor',
     'PairedSegDataset',
     'PublishedRunHook',
     'WarmupCosineEpochLR',
     '__version__',
     'get_model',
     'list_models',
+    'use_nextvit',
 ]

@@ -5,16 +5,20 @@ import json
 
 from mmengine.config import DictAction
 
+from nextvit_mm.adapt import use_nextvit
 from nextvit_mm.benchmark.complexity import count_complexity
 from nextvit_mm.training.config import load_config
-from nextvit_mm.utils.command import run_command
+from nextvit_mm.utils.command import add_backbone_argument, run_command
 from nextvit_mm.utils.tables import format_table
 
 
-def complexity(config: str, size: list[int] | None, cfg_options: dict | None, as_json: bool) -> None:
+def complexity(
+    config: str, size: list[int] | None, cfg_options: dict | None, as_json: bool, backbone: str | None
+) -> None:
     if size and len(size) == 1:
         size = 2 * size
-    found = count_complexity(load_config(config, cfg_options), size)
+    cfg = load_config(config, cfg_options)
+    found = count_complexity(use_nextvit(cfg, backbone) if backbone else cfg, size)
     if as_json:
         print(
             json.dumps(
@@ -54,6 +58,7 @@ def main() -> None:
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config'
     )
     parser.add_argument('--json', dest='as_json', action='store_true', help='print JSON')
+    add_backbone_argument(parser)
     run_command(complexity, parser)
 
 

@@ -3,7 +3,7 @@
 import argparse
 
 from nextvit_mm.training.launch import evaluate
-from nextvit_mm.utils.command import add_common_arguments, run_command
+from nextvit_mm.utils.command import add_backbone_argument, add_common_arguments, run_command
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument(
         '--pipeline', metavar='NAME', help="test with the config's NAME_test_pipeline, such as timm of the classifiers"
     )
+    add_backbone_argument(parser)
     add_common_arguments(parser)
     run_command(evaluate, parser)
 

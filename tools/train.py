@@ -3,7 +3,7 @@
 import argparse
 
 from nextvit_mm.training.launch import train
-from nextvit_mm.utils.command import add_common_arguments, run_command
+from nextvit_mm.utils.command import add_backbone_argument, add_common_arguments, run_command
 
 
 def main() -> None:
@@ -22,11 +22,11 @@ def main() -> None:
     parser.add_argument(
         '--no-pretrained', action='store_true', help='train from scratch: no pretrained weights, nothing frozen'
     )
+    add_backbone_argument(parser)
     parser.add_argument(
-        '--backbone',
-        metavar='CONFIG',
-        help="take the network of this config's backbone, such as configs/ablation/table1_ccct.py",
+        '--recipe', choices=('published',), help='with --backbone: optimizer, rate and freezing of the published runs'
     )
+    parser.add_argument('--dry-run', action='store_true', help='print what --backbone changes, and train nothing')
     parser.add_argument(
         '--amp',
         action='store_true',

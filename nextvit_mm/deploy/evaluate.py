@@ -23,14 +23,14 @@ class CountHook(Hook):
 
 
 def evaluate_apart(
-    config: str, file: Path, data_root: str | None = None, cfg_options: dict | None = None
+    config: str, file: Path, data_root: str | None = None, cfg_options: dict | None = None, backbone: str | None = None
 ) -> dict[str, float]:
     """Metrics of an exported model on the config's test data, measured by a process of its own.
 
     So that it finds what a user's own process will, and leaves nothing behind in the exporter's.
 
     Args:
-        config, data_root, cfg_options: As in :func:`nextvit_mm.training.launch.evaluate`.
+        config, data_root, cfg_options, backbone: As in :func:`nextvit_mm.training.launch.evaluate`.
         file: The exported model.
 
     Raises:
@@ -44,6 +44,7 @@ def evaluate_apart(
             config=str(config),
             checkpoint=str(file),
             data_root=data_root,
+            backbone=backbone,
             work_dir=work_dir,
             cfg_options=dict(cfg_options or {}, log_level='WARNING', custom_hooks=[dict(type='CountHook')]),
         )

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from ..adapt import use_nextvit
 from ..errors import UserError
 from ..predict.predictor import Predictor
 from ..training import config as cfgs
@@ -57,6 +58,8 @@ def export(config: str, checkpoint: str | None = None, **options: Any) -> Path:
     """
     wanted = ExportOptions(**options)
     cfg = cfgs.load_config(config, wanted.cfg_options)
+    if wanted.backbone:
+        use_nextvit(cfg, wanted.backbone)
     if wanted.data_root:
         cfgs.set_data_root(cfg, wanted.data_root)
     target = _target(cfg, wanted)
@@ -264,7 +267,10 @@ def _evaluate(config: str, files: dict[str, Any], wanted: ExportOptions) -> dict
 
     A detector that finds nothing has no metrics.
     """
-    results = {name: evaluate_apart(config, file, wanted.data_root, wanted.cfg_options) for name, file in files.items()}
+    results = {
+        name: evaluate_apart(config, file, wanted.data_root, wanted.cfg_options, wanted.backbone)
+        for name, file in files.items()
+    }
     both = results['trained'].keys() & results['exported'].keys()
     results['difference'] = {
         key: value - results['trained'][key] for key, value in results['exported'].items() if key in both

@@ -79,6 +79,11 @@ class ExportOptions:
     cfg_options: dict | None = _option(
         None, 'override settings of the config', nargs='+', action=DictAction, metavar='KEY=VALUE'
     )
+    backbone: str | None = _option(
+        None,
+        "put this Next-ViT, or that of a config, in the place of the config's backbone",
+        metavar='small|base|large|CONFIG',
+    )
 
     def __post_init__(self) -> None:
         if self.int8 and self.to not in WITH_INT8:

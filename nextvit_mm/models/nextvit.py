@@ -183,7 +183,7 @@ class NextViT(BaseModule):
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter, for MMPretrain's ``LearningRateDecayOptimWrapperConstructor``.
+        """Depth of a parameter, for :class:`nextvit_mm.NextViTLayerDecayConstructor` and MMPretrain's own.
 
         The stem has depth 0, each block one more than the block before it, an output norm the depth of the block
         before it, and whatever lies outside the backbone the last depth.

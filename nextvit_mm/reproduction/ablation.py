@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..adapt.network import NETWORK_KEYS
 from ..benchmark.candidates import photographs, settle_norms
 from ..benchmark.complexity import Complexity, count_complexity
 from ..benchmark.machine import describe_machine
@@ -17,7 +18,7 @@ from ..benchmark.rounds import Run, Timer
 from ..deploy.fold import fold
 from ..models import NextViT
 from ..published import ABLATION_TABLES, load_ablation
-from ..training.config import NETWORK_KEYS, config_file, load_config
+from ..training.config import config_file, load_config
 from ..utils.progress import hush
 
 LATENCY_SHAPE = (8, 3, 224, 224)  # the paper's

@@ -1,7 +1,6 @@
 """What the command line changes in an MM config, each as a function from config to config (in place)."""
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,33 +8,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..adapt.read import read_config as load_config  # noqa: F401  (the tools' name of it)
 from ..data.loaders import EVALUATORS, LOADERS, leaf_datasets
 from ..errors import UserError
-from ..models import NextViT
-from ..models.arch import parse_arch
 
-NETWORK_KEYS = ('arch', 'sr_mode', 'norm_cfg', 'act_cfg')  # of a NextViT config, what makes it another network
 PIPELINE = '_test_pipeline'  # how the variables that --pipeline names end
-
-
-def load_config(path: str, options: dict | None = None) -> Config:
-    """Read a config and merge ``--cfg-options`` into it.
-
-    Raises:
-        UserError: There is no such file, or it cannot be read as a config.
-    """
-    if not os.path.isfile(path):
-        raise UserError(f'config not found: {path}')
-    for folder in (os.path.dirname(os.path.abspath(path)), os.getcwd()):
-        # For custom_imports. Python itself would look beside the tool; what is installed comes first.
-        if folder not in sys.path:
-            sys.path.append(folder)
-    try:
-        cfg = Config.fromfile(path)
-        cfg.merge_from_dict(options or {})
-    except (OSError, ImportError, SyntaxError, KeyError, TypeError, AssertionError) as error:
-        raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
-    return cfg
 
 
 def config_file(name: str) -> Path:
@@ -79,6 +56,8 @@ def set_data_root(cfg: Config, data_root: str) -> None:
 
 def train_from_scratch(cfg: Config) -> None:
     """Drop pretrained weights, and with them what only makes sense on top of them: frozen stages, BN in eval mode."""
+    if cfg.get('load_from'):
+        print_log(f'--no-pretrained: load_from = {cfg.load_from} is left out', 'current')
     cfg.load_from = None
     backbone = _backbone(cfg)
     changes = dict(init_cfg=None, frozen_stages=-1, norm_eval=False)
@@ -86,49 +65,6 @@ def train_from_scratch(cfg: Config) -> None:
         if key == 'init_cfg' or key in backbone:
             backbone[key] = value
     print_log('training from scratch: no pretrained weights, no frozen stage, every BN learns', 'current')
-
-
-def use_backbone(cfg: Config, path: str) -> None:
-    """Give the model the network of another config's backbone, and its neck and heads the widths of its maps.
-
-    The network is :data:`NETWORK_KEYS` of ``path``'s ``model.backbone``, such as those of ``configs/ablation/``;
-    everything else, such as drop rates, weights and what is frozen, stays the recipe's.
-
-    Raises:
-        UserError: One of the two backbones is no NextViT, or its arch is wrong.
-    """
-    backbone, other = _backbone(cfg), _backbone(load_config(path))
-    for source, found in ((cfg.filename, backbone), (path, other)):
-        if not is_nextvit(found):
-            raise UserError(
-                f'--backbone puts one Next-ViT in the place of another; that of {source} is {found.get("type")!r}'
-            )
-    for key in NETWORK_KEYS:
-        if key in other:
-            backbone[key] = other[key]
-    try:
-        widths = [stage.out_channels for stage in parse_arch(backbone.get('arch', 'small')).stages]
-    except ValueError as error:
-        raise UserError(f'{path}: {error}') from None
-    indices = backbone.get('out_indices', (0, 1, 2, 3))
-    if max(indices) >= len(widths):
-        raise UserError(
-            f'{path} has {len(widths)} stages, and {cfg.filename} takes the maps of stage {max(indices) + 1}'
-        )
-    taken = [widths[i] for i in indices]
-    model = cfg.model
-    if 'in_channels' in (model.get('neck') or {}):
-        model.neck.in_channels = taken
-    else:
-        for name in ('decode_head', 'auxiliary_head', 'head'):
-            heads = model.get(name) or []
-            for head in heads if isinstance(heads, (list, tuple)) else [heads]:
-                index = head.get('in_index', -1)
-                head.in_channels = [taken[i] for i in index] if isinstance(index, (list, tuple)) else taken[index]
-    hooks = cfg.get('custom_hooks') or []
-    cfg.custom_hooks = [hook for hook in hooks if hook['type'] != 'PublishedRunHook']
-    if len(cfg.custom_hooks) < len(hooks):
-        print_log('another backbone than the published: not compared with the published run', 'current')
 
 
 def use_amp(cfg: Config) -> None:
@@ -184,11 +120,15 @@ def use_tta(cfg: Config) -> None:
     """Test with the config's test-time augmentation; its metrics are named ``ms/…``.
 
     Raises:
-        UserError: The config has no ``tta_model`` or no ``tta_pipeline``.
+        UserError: The config has no ``tta_model`` or no ``tta_pipeline``, or its model has masks.
     """
     missing = [name for name in ('tta_model', 'tta_pipeline') if not cfg.get(name)]
     if missing:
         raise UserError(f'--tta needs {" and ".join(missing)}, which {cfg.filename} does not have')
+    if 'mask_head' in cfg.model or 'mask_head' in (cfg.model.get('roi_head') or {}):
+        raise UserError(
+            f'--tta: MMDetection cannot merge masks, and the model of {cfg.filename} has a mask head; boxes work'
+        )
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
         dataset.pipeline = cfg.tta_pipeline
     evaluators = cfg.test_evaluator
@@ -213,12 +153,6 @@ def use_test_pipeline(cfg: Config, name: str) -> None:
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
         dataset.pipeline = pipeline
     cfg.tested_pipeline = name  # kept with the results, by the config that MMEngine writes beside them
-
-
-def is_nextvit(backbone: dict) -> bool:
-    """Whether a backbone's config is one of ours, by name, with or without scope, or by class."""
-    kind = backbone.get('type')
-    return kind is NextViT or str(kind).split('.')[-1] == 'NextViT'
 
 
 def _backbone(cfg: Config) -> dict:

@@ -1,5 +1,6 @@
 """Training and testing: from a config and the flags of the command line to a finished run."""
 
+import copy
 import functools
 import os
 from dataclasses import asdict, fields
@@ -10,6 +11,8 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from ..adapt import use_nextvit
+from ..adapt.read import differences
 from ..data.check import check_contents, count_pictures, use_boxes_only
 from ..data.length import Length
 from ..data.loaders import allow_no_workers
@@ -45,8 +48,10 @@ def train(
     verbose: bool = False,
     own_classes: bool = False,
     boxes_only: bool = False,
+    recipe: str | None = None,
+    dry_run: bool = False,
     **length: Any,
-) -> Runner:
+) -> Runner | None:
     """Train; the arguments are the flags of ``tools/train.py``.
 
     Args:
@@ -58,7 +63,7 @@ def train(
         resume: A checkpoint to go on from, or ``'auto'`` for the latest one of the work dir, if any. Arguments that
             are not given are then those of the run's start.
         no_pretrained: Train from scratch, with nothing frozen.
-        backbone: A config whose backbone's network is taken, such as one of ``configs/ablation/``.
+        backbone: ``'small'``, ``'base'``, ``'large'``, or a config whose Next-ViT takes the backbone's place.
         amp: Automatic mixed precision.
         auto_scale_lr: Scale the rate with the batch size.
         seed: Seed of Python, NumPy and torch. Default: the config's, or a random one, which is logged.
@@ -67,10 +72,12 @@ def train(
         verbose: Print MMEngine's log as well, which goes into a file of the work dir in any case.
         own_classes: Take classes, splits and annotations from what lies in ``data_root``, in any known layout.
         boxes_only: Train a detector without its mask branch.
+        recipe: ``'published'`` trains the new backbone as the published runs.
+        dry_run: Print what ``backbone`` and ``recipe`` change in the config, and train nothing.
         length: As of :class:`nextvit_mm.data.length.Length`.
 
     Returns:
-        Runner: After the last iteration.
+        Runner: After the last iteration; None after a dry run.
 
     Raises:
         UserError: Config, data or checkpoint is missing or does not fit.
@@ -80,12 +87,15 @@ def train(
         cfg_options=cfg_options,
         no_pretrained=no_pretrained,
         backbone=backbone,
+        recipe=recipe,
         amp=amp,
         auto_scale_lr=auto_scale_lr,
         own_classes=own_classes,
         boxes_only=boxes_only,
         **asdict(Length(**length)),
     )
+    if dry_run:
+        return _print_changes(config, cfg_options, backbone, recipe)
     # What the flags of the start say, such as where the data lie, is not known before the checkpoint is.
     cfg = _prepare(config, work_dir, None, cfg_options, launcher)
     point = _point_to_go_on_from(cfg, resume)
@@ -125,6 +135,7 @@ def evaluate(
     tta: bool = False,
     pipeline: str | None = None,
     verbose: bool = False,
+    backbone: str | None = None,
 ) -> dict:
     """Evaluate a checkpoint; the arguments are the flags of ``tools/test.py``.
 
@@ -136,6 +147,7 @@ def evaluate(
         tta: Test with the config's test-time augmentation; metrics are then named ``ms/…``.
         pipeline: Test with the config's pipeline ``<pipeline>_test_pipeline`` instead of its usual one.
         verbose: As in :func:`train`.
+        backbone: As in :func:`train`, for a checkpoint that was trained so.
 
     Returns:
         dict: Metrics by name.
@@ -144,6 +156,8 @@ def evaluate(
         UserError: Config, data or checkpoint is missing or does not fit.
     """
     cfg = _prepare(config, work_dir, data_root, cfg_options, launcher)
+    if backbone:
+        use_nextvit(cfg, backbone)
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out} must end in .pkl or .pickle')
     if not work_dir and os.path.realpath(os.path.dirname(config) or '.') == os.path.realpath(cfg.work_dir):
@@ -199,14 +213,16 @@ def _apply(cfg: Config, flags: dict[str, Any]) -> None:
     own = flags['own_classes']
     if own and not flags['data_root']:
         raise UserError('--own-classes reads the data of a folder: give it with --data-root DIR')
+    if flags['recipe'] and not flags['backbone']:
+        raise UserError('--recipe goes with --backbone')
+    if flags['backbone']:
+        use_nextvit(cfg, flags['backbone'], flags['recipe'])
     if flags['data_root'] and not own:
         cfgs.set_data_root(cfg, flags['data_root'])
     if flags['amp']:
         cfgs.use_amp(cfg)
     if flags['auto_scale_lr']:
         cfgs.use_auto_scale_lr(cfg)
-    if flags['backbone']:
-        cfgs.use_backbone(cfg, flags['backbone'])
     if own:
         with distributed.first_process_first():  # it writes what it has read into the work dir
             use_own_data(cfg, flags['data_root'], flags['boxes_only'])
@@ -217,6 +233,13 @@ def _apply(cfg: Config, flags: dict[str, Any]) -> None:
         Length(**length).apply(cfg, count_pictures(cfg), own)
     if flags['no_pretrained']:
         cfgs.train_from_scratch(cfg)
+
+
+def _print_changes(config: str, cfg_options: dict | None, backbone: str | None, recipe: str | None) -> None:
+    if not backbone:
+        raise UserError('--dry-run shows what --backbone changes: give it too')
+    before = cfgs.load_config(config, cfg_options)
+    print('\n'.join(differences(before, use_nextvit(copy.deepcopy(before), backbone, recipe))))
 
 
 def _point_to_go_on_from(cfg: Config, resume: str | None) -> Point | None:

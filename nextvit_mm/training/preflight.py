@@ -10,6 +10,8 @@ from ..weights.io import fetch_from_hub, locate_weights, parse_hub_name
 from ..weights.zoo import ZOO
 from .config import leaf_datasets
 
+FETCHED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')  # of MMPretrain, which download what is missing
+
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
     """See that the files and folders of the datasets and evaluators of ``splits`` exist.
@@ -26,7 +28,7 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
     for split in splits:
         loader = cfg.get(f'{split}_dataloader') or {}
         for dataset in leaf_datasets(loader['dataset']) if 'dataset' in loader else ():
-            if dataset.get('backend_args'):  # not on this disk
+            if dataset.get('backend_args') or _fetches_itself(dataset):  # not on this disk, or not yet
                 continue
             root, paths = _needs(dataset)
             roots += [root] if root and root not in roots else []
@@ -81,6 +83,12 @@ def check_pretrained(cfg: Config) -> None:
             fetch_from_hub(*parse_hub_name(name))
         elif name:
             check_checkpoint(name)
+
+
+def _fetches_itself(dataset: dict) -> bool:
+    kind = dataset.get('type')
+    name = getattr(kind, '__name__', str(kind)).split('.')[-1]
+    return name in FETCHED and dataset.get('download', True)
 
 
 def _needs(dataset: dict) -> tuple[str, list[str]]:

@@ -119,6 +119,15 @@ def print_anywhere() -> None:
             stream.reconfigure(errors='replace')
 
 
+def add_backbone_argument(parser: argparse.ArgumentParser) -> None:
+    """The flag that puts a Next-ViT into any config."""
+    parser.add_argument(
+        '--backbone',
+        metavar='small|base|large|CONFIG',
+        help="put this Next-ViT, or that of a config, in the place of the config's backbone",
+    )
+
+
 def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
     """Parse and run a tool; an error that the user can mend is printed as it is, with its exit status, which is 2."""
     print_anywhere()  # the help, too

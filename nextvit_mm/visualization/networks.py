@@ -14,11 +14,12 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
+from ..adapt.network import is_nextvit
 from ..deploy.graphs import Graph
 from ..deploy.info import describe, find_pictures
 from ..errors import UserError
 from ..predict.predictor import place
-from ..training.config import is_nextvit, load_config, set_data_root
+from ..training.config import load_config, set_data_root
 from ..training.loading import load_model
 from ..training.preflight import check_checkpoint
 from ..utils.norms import batch_norms, new_statistics

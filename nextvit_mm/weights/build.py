@@ -34,7 +34,10 @@ def get_model(name: str, pretrained: bool | str = False, **kwargs) -> NextViT:
         weights = ', '.join(key for key, entry in ZOO.items() if entry.arch == name)
         raise WeightsError(f'{name!r} is a size; its published weights are {weights}')
     checkpoint = name if pretrained is True else pretrained
-    init_cfg = dict(type='Pretrained', checkpoint=checkpoint) if checkpoint else None
-    model = NextViT(ZOO[name].arch if name in ZOO else name, init_cfg=init_cfg, **kwargs)
+    if checkpoint and kwargs.get('init_cfg'):
+        raise WeightsError('pretrained and init_cfg both say what the weights are: give one of them')
+    if checkpoint:
+        kwargs['init_cfg'] = dict(type='Pretrained', checkpoint=checkpoint)
+    model = NextViT(ZOO[name].arch if name in ZOO else name, **kwargs)
     model.init_weights()
     return model

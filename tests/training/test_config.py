@@ -3,6 +3,7 @@
 import pytest
 from mmengine.config import Config
 
+from nextvit_mm.adapt import use_nextvit
 from nextvit_mm.errors import UserError
 from nextvit_mm.training import config as cfgs
 from nextvit_mm.training.preflight import check_checkpoint, check_data
@@ -183,7 +184,7 @@ ROWS = ROOT / 'configs' / 'ablation'
 def test_another_backbone_brings_its_network_and_its_widths(recipe, widths):
     cfg = cfgs.load_config(str(ROOT / 'configs' / f'{recipe}.py'))
     before = cfg.model.backbone.to_dict()
-    cfgs.use_backbone(cfg, str(ROWS / 'table1_cccc.py'))
+    use_nextvit(cfg, str(ROWS / 'table1_cccc.py'))
     assert widths(cfg.model) == [96, 192, 384, 768]
     after = cfg.model.backbone.to_dict()
     assert after.pop('arch')['stages'][3] == dict(num_ncb=3, num_ntb=0, ncb_channels=768)
@@ -196,9 +197,9 @@ def test_another_backbone_brings_its_network_and_its_widths(recipe, widths):
 
 def test_another_backbone_of_a_classifier_and_its_norm():
     cfg = cfgs.load_config(str(ROOT / 'configs' / 'classification' / 'nextvit_s_224.py'))
-    cfgs.use_backbone(cfg, str(ROWS / 'table1_cccc.py'))
+    use_nextvit(cfg, str(ROWS / 'table1_cccc.py'))
     assert cfg.model.head.in_channels == 768
-    cfgs.use_backbone(cfg, str(ROWS / 'table9_ln_gelu.py'))
+    use_nextvit(cfg, str(ROWS / 'table9_ln_gelu.py'))
     assert cfg.model.head.in_channels == 1024
     assert (cfg.model.backbone.norm_cfg.type, cfg.model.backbone.act_cfg.type) == ('mmpretrain.LN2d', 'GELU')
 
@@ -207,25 +208,25 @@ def test_a_backbone_of_another_kind_is_refused(tmp_path):
     other = tmp_path / 'resnet.py'
     other.write_text("model = dict(backbone=dict(type='ResNet', depth=50))\n")
     with pytest.raises(UserError, match="resnet.py is 'ResNet'"):
-        cfgs.use_backbone(cfgs.load_config(DETECTOR), str(other))
+        use_nextvit(cfgs.load_config(DETECTOR), str(other))
     other.write_text("model = dict(backbone=dict(type='NextViT', arch=dict(stem_channels=(8, 8, 8), stages=[])))\n")
     with pytest.raises(UserError, match=r"resnet.py: arch\['stages'\]"):
-        cfgs.use_backbone(cfgs.load_config(DETECTOR), str(other))
+        use_nextvit(cfgs.load_config(DETECTOR), str(other))
 
 
 def test_another_backbone_with_lists_of_heads_and_with_fewer_stages(tmp_path):
     cfg = cfgs.load_config(str(ROOT / 'configs' / 'segmentation' / 'upernet_nextvit_s_160k.py'))
     head = cfg.model.auxiliary_head
-    cfg.model.auxiliary_head = [dict(head, in_index=1), dict(head, in_index=3)]
-    cfgs.use_backbone(cfg, str(ROWS / 'table1_cccc.py'))
+    cfg.model.auxiliary_head = [dict(head, in_index=1, in_channels=256), dict(head, in_index=3, in_channels=1024)]
+    use_nextvit(cfg, str(ROWS / 'table1_cccc.py'))
     assert [one.in_channels for one in cfg.model.auxiliary_head] == [192, 768]
     short = tmp_path / 'short.py'
     short.write_text(
         "model = dict(backbone=dict(type='mmdet.NextViT', arch=dict(stem_channels=(8, 8, 8), stages=[\n"
         '    dict(num_ncb=1, num_ntb=0, ncb_channels=32)])))\n'
     )
-    with pytest.raises(UserError, match='short.py has 1 stages, and .* takes the maps of stage 4'):
-        cfgs.use_backbone(cfg, str(short))
+    with pytest.raises(UserError, match='the network has 1 stages, and the config takes the maps of stage 4'):
+        use_nextvit(cfg, str(short))
 
 
 def test_a_config_of_a_library_that_is_not_here_is_an_error(tmp_path):

@@ -1,0 +1,79 @@
+"""How the published runs train, and layer-wise decay, for a config of somebody else."""
+
+from mmengine.config import Config, ConfigDict
+
+from .layer_decay import LAYER_DECAY
+
+BN_FREE = {'norm': dict(decay_mult=0.0), 'bn': dict(decay_mult=0.0)}
+# Optimizer, groups, and the batch over all GPUs that its rate is for: as in configs/_base_/schedules.
+DETECTION = (dict(type='AdamW', lr=1e-4, weight_decay=0.05), dict(custom_keys=BN_FREE), 16)
+UPERNET = (dict(type='AdamW', lr=6e-5, weight_decay=0.01), dict(custom_keys=BN_FREE), 16)
+SEMANTIC_FPN = (dict(type='AdamW', lr=1e-4, weight_decay=1e-4), None, 16)
+CLASSIFICATION = (
+    dict(type='AdamW', lr=2e-3, weight_decay=0.1),
+    dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
+    2048,
+)
+DROP_PATH = dict(small=0.1, base=0.2, large=0.2)  # of detectors and classifiers; segmentors 0.2
+CONSTRUCTORS = (
+    'LearningRateDecayOptimizerConstructor',
+    'LearningRateDecayOptimWrapperConstructor',
+    'LayerDecayOptimizerConstructor',
+)
+
+
+def use_published_recipe(cfg: Config, holder: ConfigDict, scope: str | None, said: list[str]) -> None:
+    """Take the published optimizer, rate, decay groups, drop path, frozen parts and BN mode; not the schedule."""
+    optimizer, groups, batch = _published(scope, holder)
+    wrapper = cfg.setdefault('optim_wrapper', ConfigDict(type='OptimWrapper'))
+    wrapper.optimizer = ConfigDict(optimizer)
+    wrapper.pop('constructor', None)
+    wrapper.pop('paramwise_cfg', None)
+    if groups:
+        wrapper.paramwise_cfg = ConfigDict(groups)
+    cfg.auto_scale_lr = dict(cfg.get('auto_scale_lr') or dict(enable=False), base_batch_size=batch)
+    backbone = holder.backbone
+    arch = backbone.get('arch', 'small')
+    backbone.drop_path_rate = 0.2 if scope == 'mmseg' else DROP_PATH.get(arch, 0.1) if isinstance(arch, str) else 0.1
+    pretrained = bool(backbone.get('init_cfg'))
+    backbone.frozen_stages = 1 if scope == 'mmdet' and pretrained else -1
+    backbone.norm_eval = scope == 'mmdet' and pretrained
+    if scope == 'mmseg':
+        backbone.norm_cfg = dict(type='SyncBN', requires_grad=True)
+    said.append(f'the published recipe, for a batch of {batch} over all GPUs: {_text(scope, holder)}')
+    said.append("the schedule, and its warm-up, stay the config's")
+
+
+def published_runs(scope: str | None, holder: ConfigDict) -> str:
+    """One line on what the published runs do."""
+    batch = _published(scope, holder)[2]
+    return (
+        f"optimizer and rate stay the config's; the published runs take, for a batch of {batch}, {_text(scope, holder)}"
+        ' (--recipe published)'
+    )
+
+
+def fit_layer_decay(cfg: Config, said: list[str]) -> None:
+    """Put our constructor of layer-wise decay in the place of those that know other networks by name."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    kind = wrapper.get('constructor')
+    name = kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', '')
+    if name in CONSTRUCTORS:
+        wrapper.constructor = LAYER_DECAY
+        said.append(f'optim_wrapper.constructor is {LAYER_DECAY}, as {name} does not know Next-ViT')
+
+
+def _published(scope: str | None, holder: ConfigDict) -> tuple[dict, dict | None, int]:
+    if scope == 'mmpretrain':
+        return CLASSIFICATION
+    if scope == 'mmseg':
+        return SEMANTIC_FPN if str(holder.get('neck') or {}).count('FPN') else UPERNET
+    return DETECTION
+
+
+def _text(scope: str | None, holder: ConfigDict) -> str:
+    optimizer, _, _ = _published(scope, holder)
+    rest = dict(
+        mmseg='drop path 0.2, SyncBN, nothing frozen', mmpretrain='drop path 0.1 (small) or 0.2, nothing frozen'
+    ).get(str(scope), 'drop path 0.1 (small) or 0.2, stem and stage 1 frozen, BN in eval mode')
+    return f'{optimizer["type"]}, rate {optimizer["lr"]:g}, decay {optimizer["weight_decay"]:g}, {rest}'

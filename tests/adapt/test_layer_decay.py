@@ -1,0 +1,51 @@
+"""Layer-wise decay for a backbone inside another model."""
+
+import pytest
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from nextvit_mm import NextViT
+from nextvit_mm.errors import UserError
+
+from ..conftest import TINY
+
+
+class _Detector(nn.Module):
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = nn.Conv2d(128, 8, 1)
+
+
+def _wrap(model: nn.Module, **groups):
+    config = dict(
+        optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.5),
+        constructor='NextViTLayerDecayConstructor',
+        paramwise_cfg=groups,
+    )
+    return build_optim_wrapper(model, config)
+
+
+def test_the_rate_falls_with_the_depth():
+    model = _Detector(NextViT(TINY, frozen_stages=1))
+    groups = {group['param_name']: group for group in _wrap(model, decay_rate=0.5, num_layers=6).param_groups}
+    assert not any(name.startswith('backbone.stem') for name in groups)  # frozen
+    last = sum(len(stage.blocks) for stage in model.backbone.stages) + 1
+    assert groups['neck.weight']['lr'] == pytest.approx(0.1)
+    deepest = next(group for name, group in groups.items() if name.startswith('backbone.stages.3.blocks.1.'))
+    first = next(group for name, group in groups.items() if name.startswith('backbone.stages.1.blocks.0.'))
+    assert deepest['lr'] == pytest.approx(0.05)
+    assert first['lr'] == pytest.approx(0.1 * 0.5 ** (last - 2))
+    assert groups['neck.weight']['weight_decay'] == 0.5 and groups['neck.bias']['weight_decay'] == 0
+    assert len(groups) == sum(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('groups, words', [({}, 'must lie in'), (dict(decay_rate=0.5, depth=3), 'unknown keys: depth')])
+def test_wrong_groups_are_refused(groups, words):
+    with pytest.raises(UserError, match=words):
+        _wrap(_Detector(NextViT(TINY)), **groups)
+
+
+def test_a_backbone_without_depths_is_refused():
+    with pytest.raises(UserError, match='get_layer_depth'):
+        _wrap(_Detector(nn.Conv2d(3, 8, 1)), decay_rate=0.5)

@@ -1,0 +1,154 @@
+"""Upstream configs of every kind with Next-ViT: widths, pictures, weights; on shapes alone."""
+
+import copy
+
+import pytest
+from mmengine.config import Config
+
+from nextvit_mm.adapt import read_config, use_nextvit
+from nextvit_mm.adapt.network import names_weights
+from nextvit_mm.adapt.pictures import PIXELS
+from nextvit_mm.adapt.read import differences
+from nextvit_mm.adapt.widths import Pair, change_widths
+from nextvit_mm.errors import UserError
+from nextvit_mm.training.config import use_tta
+from nextvit_mm.training.preflight import check_data
+from nextvit_mm.weights import get_model
+
+FOUR = [96, 256, 512, 1024]
+# Config, and what some of its keys become.
+SWAPS = [
+    ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', {'neck.in_channels': FOUR}),
+    ('mmdet::faster_rcnn/faster-rcnn_r50-caffe_fpn_1x_coco.py', {'neck.in_channels': FOUR}),
+    (
+        'mmdet::ssd/ssd300_coco.py',
+        {'neck.in_channels': (256, 512), 'bbox_head.in_channels': (256, 512, 512, 256, 256, 256)},
+    ),
+    ('mmdet::detr/detr_r50_8xb2-150e_coco.py', {'neck.in_channels': [1024], 'backbone.out_indices': (3,)}),
+    ('mmdet::yolo/yolov3_d53_8xb8-320-273e_coco.py', {'neck.in_channels': [1024, 512, 256]}),
+    (
+        'mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py',
+        {'neck.in_channels': [512], 'neck.out_channels': 1024, 'rpn_head.in_channels': 1024},
+    ),
+    (
+        'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-80k_ade20k-512x512.py',
+        {'decode_head.in_channels': 1024, 'decode_head.c1_in_channels': 96, 'auxiliary_head.in_channels': 512},
+    ),
+    ('mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py', {'decode_head.in_channels': FOUR}),
+    ('mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py', {'decode_head.in_channels': 1024}),
+    ('mmseg::ocrnet/ocrnet_hr18_4xb4-80k_ade20k-512x512.py', {'decode_head.0.in_channels': FOUR}),
+    ('mmseg::point_rend/pointrend_r50_4xb4-160k_ade20k-512x512.py', {'neck.in_channels': FOUR}),
+    ('mmpretrain::resnet/resnet50_8xb32_in1k.py', {'head.in_channels': 1024, 'backbone.out_norm': 'last'}),
+]
+
+
+def _get(node, key: str):
+    for part in key.split('.'):
+        node = node[int(part)] if part.isdigit() else node[part]
+    return node
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, widths', SWAPS, ids=[name.split('/')[-1][:-3] for name, _ in SWAPS])
+def test_a_swap_changes_the_widths_and_little_else(name, widths):
+    pytest.importorskip(name.split('::')[0])
+    cfg = read_config(name)
+    before = copy.deepcopy(cfg)
+    use_nextvit(cfg, 'small')
+    for key, value in widths.items():
+        found = _get(cfg.model, key)
+        assert (list(found) if isinstance(value, (list, tuple)) else found) == (
+            list(value) if isinstance(value, (list, tuple)) else value
+        ), key
+    if names_weights(before.model.backbone.get('init_cfg')) or before.model.get('pretrained'):
+        one = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+        assert list(one.mean) == PIXELS['mean'] and one.get('bgr_to_rgb', one.get('to_rgb'))
+        assert cfg.model.backbone.init_cfg.checkpoint == 'nextvit-small_in1k'
+    changed = {line.split()[1].split('.')[0] for line in differences(before, cfg)}
+    assert changed <= {'model', 'custom_imports', 'load_from', 'data_preprocessor', 'norm_cfg'}
+
+
+@pytest.mark.slow
+def test_maps_that_nextvit_lacks_are_refused_by_name_and_the_config_is_left_alone():
+    pytest.importorskip('mmdet')
+    cfg = read_config('mmdet::cornernet/cornernet_hourglass104_10xb5-crop511-210e-mstest_coco.py')
+    before = copy.deepcopy(cfg)
+    with pytest.raises(UserError, match="model.backbone, 'HourglassNet', gives maps of stride 4 with 256 channels"):
+        use_nextvit(cfg)
+    assert differences(before, cfg) == []
+
+
+@pytest.mark.slow
+def test_the_published_recipe_keeps_the_schedule():
+    pytest.importorskip('mmdet')
+    cfg = read_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    before = copy.deepcopy(cfg)
+    use_nextvit(cfg, 'base', 'published')
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-4, weight_decay=0.05)
+    assert cfg.optim_wrapper.paramwise_cfg.custom_keys.norm.decay_mult == 0
+    backbone = cfg.model.backbone
+    assert (backbone.arch, backbone.drop_path_rate, backbone.frozen_stages, backbone.norm_eval) == (
+        'base',
+        0.2,
+        1,
+        True,
+    )
+    assert cfg.param_scheduler == before.param_scheduler and cfg.train_cfg == before.train_cfg
+
+
+def test_numbers_are_matched_by_the_map_that_a_part_takes():
+    maps = [Pair(256, 96), Pair(512, 256), Pair(1024, 512), Pair(2048, 1024)]
+    head = dict(in_channels=1024, in_index=2, channels=256, inner=[dict(in_channels=512), dict(in_channels=2048)])
+    changes = {change.key: change.new for change in change_widths([head], 'head', maps)}
+    # 512 is the width of a map that this inner part does not take; 256 is a width of its own.
+    assert changes == {'head.0.in_channels': 512, 'head.0.inner.1.in_channels': 1024}
+    neck = dict(in_channels=[2048, 1024, 512], out_channels=256)
+    list(change_widths(neck, 'neck', maps))
+    assert neck == dict(in_channels=[1024, 512, 256], out_channels=256)
+
+
+def test_a_config_with_an_error_of_its_own_is_one_line(tmp_path):
+    config = tmp_path / 'wrong.py'
+    config.write_text('a = 1\nb = a / 0\n')
+    with pytest.raises(UserError, match=r'wrong.py cannot be read as a config: .*ZeroDivisionError: division by zero'):
+        read_config(config)
+    with pytest.raises(UserError, match='config not found: mmnothing::a/b.py'):
+        read_config('mmnothing::a/b.py')
+    (tmp_path / 'my_thing_beside.py').write_text('')
+    config.write_text("custom_imports = dict(imports=['my_thing_beside'])\n")
+    assert read_config(config).custom_imports.imports == ['my_thing_beside']
+
+
+def test_the_arch_that_a_config_leaves_to_its_default_is_the_default(tmp_path):
+    config, other = tmp_path / 'a.py', tmp_path / 'b.py'
+    text = "model = dict(type='ImageClassifier', backbone=dict(type='NextViT', {}out_indices=(3,)))\n"
+    config.write_text(text.format("arch='large', "))
+    other.write_text(text.format(''))
+    assert use_nextvit(read_config(config), str(other)).model.backbone.arch == 'small'
+
+
+def test_data_that_fetch_themselves_are_not_missed():
+    dataset = dict(type='CIFAR10', data_root='no/such/folder', data_prefix='a/b')
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    check_data(cfg, ('train',))
+    cfg.train_dataloader.dataset.download = False
+    with pytest.raises(UserError, match='no/such/folder'):
+        check_data(cfg, ('train',))
+
+
+def test_masks_cannot_be_merged():
+    cfg = Config(dict(model=dict(roi_head=dict(mask_head=dict())), tta_model=dict(type='A'), tta_pipeline=[1]))
+    with pytest.raises(UserError, match='cannot merge masks'):
+        use_tta(cfg)
+
+
+def test_a_model_by_name_takes_an_initialisation():
+    init_cfg = dict(type='Constant', layer='Conv2d', val=0.0)
+    assert get_model('small', init_cfg=init_cfg, out_indices=(0,)).stem[0].conv.weight.abs().max() == 0
+    with pytest.raises(UserError, match='both say'):
+        get_model('small', pretrained='x.pth', init_cfg=init_cfg)
+
+
+def test_how_random_weights_are_drawn_names_no_weights():
+    assert not names_weights([dict(type='Kaiming', layer='Conv2d')]) and not names_weights(None)
+    assert names_weights(dict(type='Pretrained', checkpoint='torchvision://resnet50')) and names_weights('a.pth')
