@@ -165,9 +165,8 @@ def _build(cfg: Config, scope: str, device: str) -> Any:
         inferencer = getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise UserError(f'{cfg.filename} needs {scope}: {error}') from None
-    init_default_scope(
-        scope
-    )  # MMPretrain's does not do so itself, and another model of this process may have had its own
+    # MMPretrain's inferencer does not do so, and another model of this process may have had its own.
+    init_default_scope(scope)
     # The weights of the checkpoint come over those that a recipe starts from, which may not even be here.
     backbone = cfg.model.get('backbone')
     if backbone:
