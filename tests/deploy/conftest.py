@@ -55,8 +55,10 @@ def tiny_config(kind: str, digits: Path = None) -> Config:
             dataset=dict(
                 type='ImageNet',
                 pipeline=[
+                    dict(type='LoadImageFromFile'),
                     dict(type='ResizeEdge', scale=72, edge='short', backend='pillow', interpolation='bicubic'),
                     dict(type='CenterCrop', crop_size=64),
+                    dict(type='PackInputs'),
                 ],
             )
         )

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
-from nextvit_mm.deploy import backends, evaluate as evaluation, export as module, run
+from nextvit_mm.deploy import backends, evaluate as evaluation, export as module, run as running
 from nextvit_mm.deploy.export import export
 from nextvit_mm.deploy.graphs import ExportableAdaptiveAvgPool2d, NonMaxSuppression, make_graph
 from nextvit_mm.deploy.operators import onnx_operators, unlisted_operators
@@ -58,7 +58,7 @@ def one_process(other_process, request, monkeypatch):
         return json.loads(json.dumps(result))
 
     if 'own_processes' not in request.fixturenames:
-        for user in (backends, evaluation, run):
+        for user in (backends, evaluation, running):
             monkeypatch.setattr(user, 'run_apart', run_apart)
 
 

@@ -49,7 +49,7 @@ def exported(cfg: Config, folder, pictures, **flags) -> dict:
     [
         (dict(type='MultiLabelLinearClsHead', num_classes=10, in_channels=128), dict(threshold=0.5, top=None)),
         (dict(type='MultiLabelLinearClsHead', num_classes=1, in_channels=128, topk=1), dict(threshold=None, top=1)),
-        (dict(type='ArcFaceClsHead', num_classes=10, in_channels=128, s=8.0), None),
+        (dict(type='ArcFaceClsHead', num_classes=10, in_channels=128, scale=8.0), None),
     ],
 )
 def test_classifiers_scores_are_those_that_mmpretrain_predicts(head, many, tmp_path, pictures):

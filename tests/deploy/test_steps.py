@@ -18,7 +18,7 @@ SCOPES = dict(detection='mmdet', segmentation='mmseg', classification='mmpretrai
 
 def config(*steps) -> Config:
     pipeline = [dict(type='LoadImageFromFile'), *steps]
-    return Config(dict(test_dataloader=dict(dataset=dict(type='Any', pipeline=pipeline))), filename='own.py')
+    return Config(dict(test_dataloader=dict(dataset=dict(type='Any', pipeline=pipeline))))
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,8 @@ def test_a_folder_on_the_command_line(tmp_path, monkeypatch, capsys):
         (tmp_path / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(PICTURE).save(tmp_path / 'in' / name)
     (tmp_path / 'in' / 'c.png').write_bytes(b'no picture')
-    monkeypatch.setattr(r, 'Predictor', lambda *_: runner('classification', [np.array([[0.2, 0.8]], np.float32)]))
+    made = runner('classification', [np.array([[0.2, 0.8]], np.float32)])
+    monkeypatch.setattr(r, 'Predictor', lambda *_: made)
     monkeypatch.setattr('sys.argv', ['predictor', 'model.onnx', str(tmp_path / 'in'), '--out', str(tmp_path / 'out')])
     with pytest.raises(SystemExit) as end:
         r.main()
