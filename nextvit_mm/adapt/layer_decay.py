@@ -33,7 +33,7 @@ class NextViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
     def __call__(self, model: nn.Module):
         if hasattr(model, 'module'):
             model = model.module
-        self._given = dict(self.paramwise_cfg or {})
+        self._given: dict = dict(self.paramwise_cfg or {})  # type: ignore[has-type]  # MMEngine's, which has no types
         rate = next((self._given.pop(name) for name in RATES if name in self._given), None)
         if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
             raise UserError(f'{LAYER_DECAY}: paramwise_cfg.{RATES[0]} must lie in (0, 1], not {rate!r}')

@@ -68,13 +68,14 @@ def other_nextvit(old: ConfigDict, network: ConfigDict, name: str) -> ConfigDict
     init_cfg = backbone.get('init_cfg') or {}
     checkpoint = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
     if name in ARCHS and checkpoint in ZOO:
-        init_cfg.checkpoint = checkpoint.replace(f'nextvit-{ZOO[checkpoint].arch}', f'nextvit-{name}')
+        init_cfg['checkpoint'] = checkpoint.replace(f'nextvit-{ZOO[checkpoint].arch}', f'nextvit-{name}')
     return backbone
 
 
 def foreign_backbone(cfg: Config, holder: ConfigDict, network: ConfigDict) -> tuple[ConfigDict, list[str]]:
     """A Next-ViT in the place of another backbone, with what means the same in both; and what is to be said of it."""
-    old, said = holder.backbone, []
+    old = holder.backbone
+    said: list[str] = []
     backbone = ConfigDict(type='NextViT', **{key: value for key, value in network.items() if key != 'init_cfg'})
     frozen = old.get('frozen_stages', -1)
     if isinstance(frozen, int) and frozen > -1:

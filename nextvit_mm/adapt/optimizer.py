@@ -59,7 +59,7 @@ def fit_layer_decay(cfg: Config, said: list[str]) -> None:
     kind = wrapper.get('constructor')
     name = kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', '')
     if name in CONSTRUCTORS:
-        wrapper.constructor = LAYER_DECAY
+        wrapper['constructor'] = LAYER_DECAY
         said.append(f'optim_wrapper.constructor is {LAYER_DECAY}, as {name} does not know Next-ViT')
 
 

@@ -50,8 +50,9 @@ def use_nextvit(cfg: Config, network: str = 'small', recipe: str | None = None) 
     init_default_scope(scope or 'mmengine')
     source = network_of(network)
     old = holder.backbone
+    said: list[str] = []
     if is_nextvit(old):
-        backbone, said = other_nextvit(old, source, network), []
+        backbone = other_nextvit(old, source, network)
         _drop_published_hook(new)
     else:
         backbone, said = foreign_backbone(new, holder, source)
@@ -81,7 +82,7 @@ def find_holder(cfg: Config) -> tuple[str, ConfigDict]:
     if 'backbone' in model:
         return 'model', model
     if 'backbone' in (model.get('detector') or {}):
-        return 'model.detector', model.detector
+        return 'model.detector', model['detector']
     raise UserError(f'{cfg.filename} has no model.backbone')
 
 

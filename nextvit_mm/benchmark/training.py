@@ -99,7 +99,7 @@ def measure_training(options: TrainingOptions) -> Result[TrainingRow]:
     runs.update(kernels)
     timer = Timer(options.rounds, options.warmup, 0.2, seed, device)
     times = timer.measure(runs, f'{shape_name(size)} training')
-    result.limits = {p: limits_of(p, {key: times[key] for key in kernels}) for p in used}
+    result.limits = {p: limits_of(p, {key: times[key] for key in kernels}) for p in used}  # type: ignore[misc]
     for row in rows:
         row.rounds = times[row.key]
     del runs

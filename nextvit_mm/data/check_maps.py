@@ -99,7 +99,9 @@ def _default(kind: Any, argument: str, otherwise: Any) -> Any:
     if kind is None:
         return otherwise
     for base in inspect.getmro(kind):
-        found = inspect.signature(base.__init__).parameters.get(argument) if base is not object else None
+        if base is object:
+            return otherwise
+        found = inspect.signature(base.__init__).parameters.get(argument)  # type: ignore[misc]  # of this very class
         if found is not None and found.default is not inspect.Parameter.empty:
             return found.default
     return otherwise

@@ -80,7 +80,7 @@ def _read(file: Path) -> ClassList:
         colors.append(tuple(map(int, color)))
     if any(colors) and not all(colors):
         raise UserError(f'{file} has colors for some classes only')
-    return ClassList(names, colors if any(colors) else None)
+    return ClassList(names, colors if any(colors) else None)  # type: ignore[arg-type]  # three numbers each
 
 
 def _from_json(found: Any, file: Path) -> ClassList:

@@ -39,13 +39,16 @@ def draw_sheet(data: Data, out_file: Path) -> Path:
 def _draw(data: Data, number: int) -> Image.Image:
     if isinstance(data, Boxes):
         return _draw_objects(data, number)
-    path, label = data.splits['train'][number]
-    with Image.open(path) as opened:
-        picture = opened.convert('RGB')
     if isinstance(data, Maps):
-        labels = data.convert(label) if data.convert else grey(label)
-        return _blend(picture, labels, data)
-    return _enlarged(picture, [(data.classes[label], (4, 4), 'white')])
+        path, file = data.splits['train'][number]
+        return _blend(_read(path), data.convert(file) if data.convert else grey(file), data)
+    path, label = data.splits['train'][number]
+    return _enlarged(_read(path), [(data.classes[label], (4, 4), 'white')])
+
+
+def _read(path: Path) -> Image.Image:
+    with Image.open(path) as opened:
+        return opened.convert('RGB')
 
 
 def _enlarged(picture: Image.Image, texts: list) -> Image.Image:

@@ -170,7 +170,7 @@ def _bounded(steps: list[Step], size: list[int]) -> list[Step]:
     """Pictures of many shapes, their long and short sides at most those of ``size``."""
     changed = [step for step in steps if name_of(step) not in RESIZING]
     first = next((step for step in steps if name_of(step) in RESIZING), {})
-    how = {key: first[key] for key in ('backend', 'interpolation') if key in first}
+    how: Step = {key: first[key] for key in ('backend', 'interpolation') if key in first}
     changed.insert(1, dict(type='Resize', scale=tuple(sorted(size, reverse=True)), keep_ratio=True, **how))
     return changed
 
@@ -200,8 +200,8 @@ def _fitted(
             raise UserError(f'{where} takes pictures at their own size: give --size HEIGHT WIDTH, or --dynamic size')
         size = list(size_of(paths[0]))
         if first:
-            size = list(resized_size(size, STEPS[name_of(first)](first, where)['to']))
-    how = {key: first[key] for key in ('backend', 'interpolation') if key in first}
+            size = list(resized_size((size[0], size[1]), STEPS[name_of(first)](first, where)['to']))
+    how: Step = {key: first[key] for key in ('backend', 'interpolation') if key in first}
     kept = [step for step in steps if name_of(step) not in RESIZING]
     kept.insert(1, dict(type='Resize', fit=size, **how))
     return kept, size

@@ -423,14 +423,15 @@ def resized_size(original: tuple[int, int], rule: dict[str, Any]) -> tuple[int, 
         sides = [float(rule['shortest']) if n == min(original) else factor * n for n in original]
         sides = [n * (rule['longest'] / max(sides)) for n in sides] if max(sides) > rule['longest'] else sides
         return _of_one_ratio(original, [int(n + 0.5) for n in sides])
-    size = tuple(int(n * factor + 0.5) for n, factor in zip(original, rule['factor']))
-    return _of_one_ratio(original, size) if rule.get('keep_ratio') else tuple(max(1, n) for n in size)
+    height, width = (int(n * factor + 0.5) for n, factor in zip(original, rule['factor']))
+    return _of_one_ratio(original, (height, width)) if rule.get('keep_ratio') else (max(1, height), max(1, width))
 
 
 def _of_one_ratio(original: tuple[int, int], limits: Iterable[int], rounding: float = 0.5) -> tuple[int, int]:
     short, long = sorted(limits)
     factor = min(long / max(original), short / min(original))
-    return tuple(max(1, int(n * factor + rounding)) for n in original)
+    height, width = (max(1, int(n * factor + rounding)) for n in original)
+    return height, width
 
 
 def resize(picture: np.ndarray, size: tuple[int, int], interpolation: str, library: str = 'cv2') -> np.ndarray:

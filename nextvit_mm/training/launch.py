@@ -95,7 +95,8 @@ def train(
         **asdict(Length(**length)),
     )
     if dry_run:
-        return _print_changes(config, cfg_options, backbone, recipe)
+        _print_changes(config, cfg_options, backbone, recipe)
+        return None
     # What the flags of the start say, such as where the data lie, is not known before the checkpoint is.
     cfg = _prepare(config, work_dir, None, cfg_options, launcher)
     point = _point_to_go_on_from(cfg, resume)

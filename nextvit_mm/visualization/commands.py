@@ -113,7 +113,7 @@ def _heat_maps(
     heats: dict[int, np.ndarray] = {}
     shapes: dict[int, tuple[int, ...]] = {}
     for stage, layer in layers.items():
-        with hooks.watch({stage: layer}, lambda key, out: shapes.setdefault(key, out.shape)):
+        with hooks.watch({stage: layer}, lambda key, out: shapes.update({key: tuple(out.shape)})):
             heats[stage] = cam.heat_map(what, layer, image, method)
     # Where a side is no multiple of the stride, its last cell is not whole.
     strides = {
