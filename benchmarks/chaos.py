@@ -78,12 +78,13 @@ class Run:
     def __init__(self, config: Path, work_dir: Path, processes: int) -> None:
         self.work_dir, self.start = work_dir, time.monotonic()
         self.log = config.parent / f'{work_dir.name}.log'  # not on the disk that is filled
-        self.before = self.log.stat().st_size if self.log.is_file() else 0
+        self.log.touch()
+        self.before = self.log.stat().st_size
         if processes > 1:
             command = ['bash', str(ROOT / 'tools' / 'dist_train.sh'), str(config), str(processes)]
             with open(self.log, 'a') as log:
                 self.process = subprocess.Popen(
-                    [*command, '--work-dir', str(work_dir), '--resume'],
+                    [*command, '--work-dir', str(work_dir), '--resume', '--verbose'],
                     cwd=ROOT,
                     stdout=log,
                     stderr=log,
@@ -130,7 +131,7 @@ def _train(config: Path, work_dir: Path, log: Path) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
-        train(str(config), work_dir=str(work_dir), resume='auto')
+        train(str(config), work_dir=str(work_dir), resume='auto', verbose=True)
     except UserError as error:
         print(error, flush=True)
         os._exit(error.status)
