@@ -131,6 +131,8 @@ def _scale_rate(cfg: Config, batch: int, old_batch: int) -> None:
     power = 0.5 if 'adam' in type_name(optimizer).lower() else 1.0
     old = optimizer.lr
     optimizer.lr = old * (seen / base) ** power
+    # From here on the rate is one for this batch: the config of the run, given with the same flags, keeps it.
+    cfg.auto_scale_lr = dict(cfg.get('auto_scale_lr', {}), base_batch_size=seen)
     if seen != base:
         rule = 'times the root of' if power == 0.5 else 'times'
         print_log(f"rate: {optimizer.lr:.3g}, the recipe's {old:g} {rule} {seen}/{base} pictures", 'current')

@@ -57,6 +57,8 @@ def test_the_rate_follows_the_batch_by_its_root_unless_given():
     Length(batch_size=4).apply(cfg, None)
     assert cfg.train_dataloader.batch_size == 4
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * (4 / 16) ** 0.5)
+    Length(batch_size=4).apply(cfg, None)  # as when a run goes on from the config in its work dir
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * (4 / 16) ** 0.5)
     cfg = load_config(DETECTOR)
     Length(batch_size=4, lr=3e-4).apply(cfg, None)
     assert cfg.optim_wrapper.optimizer.lr == 3e-4
