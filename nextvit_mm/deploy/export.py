@@ -132,7 +132,7 @@ class _Job:
         written = path.with_suffix('.onnx') if to == 'tensorrt' else path
         float32 = written.with_name('float32-' + written.name) if wanted.int8 else written
         save_about(about, float32)
-        predictor = Predictor(_touched(float32), session=lambda array: [])
+        predictor = Predictor(float32, session=lambda array: [], about=about)
         placed = _place(predictor, pictures)
         example = torch.from_numpy(placed[0].tensor)
         steps.run(f'writing {to}', lambda: WRITERS[to](self.graph, example, float32, self.graph.outputs, self.dynamic))
@@ -207,11 +207,6 @@ def _evaluates(cfg: Config, checkpoint: str | None, wanted: ExportOptions) -> bo
         return True
     by_itself = wanted.evaluate is None and wanted.int8 and wanted.what == 'model' and checkpoint
     return bool(by_itself and _has_test_data(cfg))
-
-
-def _touched(path: Path) -> Path:
-    path.touch()
-    return path
 
 
 def _place(predictor: Predictor, pictures: Sequence[Path]) -> list:

@@ -51,6 +51,7 @@ class Predictor:
         threads: CPU threads. Default: the runtime's choice.
         precision: OpenVINO's inference precision, ``'f32'``, ``'bf16'`` or ``'f16'``. Default ``'f32'``.
         session: What runs the model, from an input array to a list of outputs. Default: :func:`open_session`.
+        about: The content of the ``.json``. Default: it is read.
 
     Raises:
         FileNotFoundError: The model or its ``.json`` is missing.
@@ -58,10 +59,15 @@ class Predictor:
     """
 
     def __init__(
-        self, path: str | Path, threads: int | None = None, precision: str | None = None, session: Session | None = None
+        self,
+        path: str | Path,
+        threads: int | None = None,
+        precision: str | None = None,
+        session: Session | None = None,
+        about: dict[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
-        self.about = read_about(self.path)
+        self.about = about or read_about(self.path)
         self.session = session or open_session(self.path, threads, precision)
 
     def __call__(self, picture: str | Path | np.ndarray) -> dict[str, Any]:
