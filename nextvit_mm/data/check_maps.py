@@ -98,6 +98,7 @@ def _default(kind: Any, argument: str, otherwise: Any) -> Any:
     """What a data set's class takes for an argument that a config leaves out."""
     if kind is None:
         return otherwise
+    base: Any
     for base in inspect.getmro(kind):
         found = inspect.signature(base.__init__).parameters.get(argument) if base is not object else None
         if found is not None and found.default is not inspect.Parameter.empty:

@@ -73,7 +73,8 @@ def _make_val(found: Folders) -> None:
         found.splits['val'] = found.splits['test']
         found.remarks.append('there is no val split: the test split validates, too')
         return
-    train, val = [], []
+    train: list = []
+    val: list = []
     for label, name in enumerate(found.classes):
         own = [item for item in found.splits['train'] if item[1] == label]
         if len(own) < 2:

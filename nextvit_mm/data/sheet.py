@@ -39,7 +39,8 @@ def draw_sheet(data: Data, out_file: Path) -> Path:
 def _draw(data: Data, number: int) -> Image.Image:
     if isinstance(data, Boxes):
         return _draw_objects(data, number)
-    path, label = data.splits['train'][number]
+    pair: tuple = data.splits['train'][number]  # a picture, and its map or label
+    path, label = pair
     with Image.open(path) as opened:
         picture = opened.convert('RGB')
     if isinstance(data, Maps):

@@ -110,7 +110,8 @@ def label_file(picture: Path) -> Path:
 
 
 def _read_split(pictures: list[Path], classes: list[str]) -> dict:
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     labelled = 0
     for number, picture in enumerate(filter(is_picture, pictures), start=1):
         width, height = picture_size(picture)
