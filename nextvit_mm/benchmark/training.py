@@ -95,8 +95,8 @@ def measure_training(options: TrainingOptions) -> Result[TrainingRow]:
     result.rows += rows
     result.check_rows()
     limits = limit_kernels(used, device)
-    kernels: dict[object, Run] = {(p, name): kernel for p, of in limits.items() for name, kernel in of.items()}
-    runs.update(kernels)
+    kernels = [(p, name) for p, of in limits.items() for name in of]
+    runs.update({(p, name): limits[p][name] for p, name in kernels})
     timer = Timer(options.rounds, options.warmup, 0.2, seed, device)
     times = timer.measure(runs, f'{shape_name(size)} training')
     result.limits = {p: limits_of(p, {key: times[key] for key in kernels}) for p in used}  # type: ignore[misc]

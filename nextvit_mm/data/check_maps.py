@@ -98,6 +98,7 @@ def _default(kind: Any, argument: str, otherwise: Any) -> Any:
     """What a data set's class takes for an argument that a config leaves out."""
     if kind is None:
         return otherwise
+    base: Any
     for base in inspect.getmro(kind):
         if base is object:
             return otherwise

@@ -64,7 +64,8 @@ def _read(file: Path) -> ClassList:
     if file.suffix == '.csv':
         rows = [row for row in read_csv(file) if len(row) >= 2 and row[0].isdigit()]  # without the header
         return ClassList([row[1] for row in rows], values=[int(row[0]) for row in rows])
-    names, colors = [], []
+    names: list[str] = []
+    colors: list = []
     for line in read_lines(file):
         if line.startswith('#'):
             continue

@@ -112,8 +112,12 @@ def _heat_maps(
     """The heat map of each stage, and the strides of their maps."""
     heats: dict[int, np.ndarray] = {}
     shapes: dict[int, tuple[int, ...]] = {}
+
+    def remember(stage: int, found: torch.Tensor) -> None:
+        shapes.setdefault(stage, tuple(found.shape))
+
     for stage, layer in layers.items():
-        with hooks.watch({stage: layer}, lambda key, out: shapes.update({key: tuple(out.shape)})):
+        with hooks.watch({stage: layer}, remember):
             heats[stage] = cam.heat_map(what, layer, image, method)
     # Where a side is no multiple of the stride, its last cell is not whole.
     strides = {
