@@ -149,8 +149,9 @@ class Predictor:
     def _detections(self, outputs: dict[str, np.ndarray], placed: Placed) -> dict[str, Any]:
         height, width = placed.original
         boxes = outputs['boxes'] / np.array(2 * placed.scale[::-1], np.float32)
-        boxes = boxes.clip(0, np.array(2 * [width, height], np.float32))  # of a padded picture, into the picture
-        result = dict(boxes=boxes, scores=outputs['scores'], labels=outputs['labels'])
+        # Of a padded picture a box may reach into the padding; its mask is pasted as a whole before the box is cut.
+        inside = boxes.clip(0, np.array(2 * [width, height], np.float32))
+        result = dict(boxes=inside, scores=outputs['scores'], labels=outputs['labels'])
         if 'masks' in outputs:
             threshold = self.about['test_cfg']['mask_thr_binary']
             result['masks'] = np.array(

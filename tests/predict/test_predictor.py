@@ -146,6 +146,17 @@ def test_detections_come_back_in_pixels_of_the_picture_and_are_drawn():
     assert r.describe(model, result, 0.95) == ['nothing with a score of 0.95 or more']
 
 
+def test_the_mask_of_a_box_that_reaches_into_the_padding_is_cut_and_not_squeezed():
+    mask = np.zeros((1, 4, 4), np.float32)
+    mask[:, :, :2] = 1  # the left half
+    outputs = [np.array([[0, 0, 80, 40]], np.float32), np.array([0.9], np.float32), np.array([0]), mask]
+    model = runner('detection', outputs, outputs=['boxes', 'scores', 'labels', 'masks'])
+    model.about['steps'] = fitted([50, 80])
+    result = model(np.zeros((50, 40, 3), np.uint8))
+    assert result['boxes'].tolist() == [[0, 0, 40, 40]]
+    assert result['masks'][0, 20, :39].all() and not result['masks'][0, 45].any()
+
+
 def test_no_detection_is_a_result():
     outputs = [np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int), np.zeros((0, 4, 4), np.float32)]
     model = runner('detection', outputs, outputs=['boxes', 'scores', 'labels', 'masks'])
