@@ -149,13 +149,17 @@ class Predictor:
     def _detections(self, outputs: dict[str, np.ndarray], placed: Placed) -> dict[str, Any]:
         height, width = placed.original
         boxes = outputs['boxes'] / np.array(2 * placed.scale[::-1], np.float32)
-        # Of a padded picture a box may reach into the padding; its mask is pasted as a whole before the box is cut.
+        # Of a padded picture a box may lie in the padding as a whole: it is of nothing in the picture. A box may also
+        # reach into the padding; its mask is pasted as a whole before the box is cut.
+        seen = (boxes[:, :2] <= (width, height)).all(1)
+        boxes = boxes[seen]
         inside = boxes.clip(0, np.array(2 * [width, height], np.float32))
-        result = dict(boxes=inside, scores=outputs['scores'], labels=outputs['labels'])
+        result = dict(boxes=inside, scores=outputs['scores'][seen], labels=outputs['labels'][seen])
         if 'masks' in outputs:
             threshold = self.about['test_cfg']['mask_thr_binary']
+            masks = outputs['masks'][seen]
             result['masks'] = np.array(
-                [paste_mask(mask, box, placed.original) >= threshold for mask, box in zip(outputs['masks'], boxes)],
+                [paste_mask(mask, box, placed.original) >= threshold for mask, box in zip(masks, boxes)],
                 bool,
             ).reshape(-1, height, width)
         return result
