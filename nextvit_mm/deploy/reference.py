@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmengine.dataset import Compose, pseudo_collate
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .pictures import size_of
 from .steps import Plan
 
@@ -43,6 +44,8 @@ def see(model: nn.Module, task: str, planned: Plan, path: str | Path) -> Seen:
 
 def _batch(model: nn.Module, planned: Plan, path: str | Path) -> dict[str, Any]:
     data = Compose(planned.pipeline_of(size_of(path)))(dict(img_path=str(path), img_id=0, seg_fields=[]))
+    if 'data_samples' not in data:
+        raise UserError("the test pipeline ends without MM's packing step, such as PackDetInputs: put it at the end")
     sample = data['data_samples']
     if 'scale_factor' not in sample.metainfo:  # of a pipeline that does not resize
         sample.set_metainfo(dict(scale_factor=(1.0, 1.0)))

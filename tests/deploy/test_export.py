@@ -257,6 +257,7 @@ def test_one_session_takes_pictures_of_any_shape_with_and_without_results(to, ca
             'test_dataloader.dataset.pipeline': [
                 dict(type='LoadImageFromFile'),
                 dict(type='Resize', scale=(160, 96), keep_ratio=True),
+                dict(type='PackDetInputs'),
             ],
         },
     )
@@ -328,7 +329,8 @@ def test_nothing_is_overwritten_unless_asked_for(cases, pictures, tmp_path):
             dict(
                 cfg_options={
                     'test_dataloader.dataset.pipeline': [
-                        dict(type='ResizeEdge', scale=72, backend='cv2', interpolation='lanczos')
+                        dict(type='ResizeEdge', scale=72, backend='cv2', interpolation='lanczos'),
+                        dict(type='CenterCrop', crop_size=64),
                     ]
                 }
             ),

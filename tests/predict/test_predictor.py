@@ -157,6 +157,16 @@ def test_the_mask_of_a_box_that_reaches_into_the_padding_is_cut_and_not_squeezed
     assert result['masks'][0, 20, :39].all() and not result['masks'][0, 45].any()
 
 
+def test_a_box_that_lies_in_the_padding_as_a_whole_is_left_out():
+    boxes = np.array([[50, 0, 70, 40], [10, 10, 30, 30]], np.float32)
+    outputs = [boxes, np.array([0.9, 0.8], np.float32), np.array([0, 1]), np.ones((2, 4, 4), np.float32)]
+    model = runner('detection', outputs, outputs=['boxes', 'scores', 'labels', 'masks'])
+    model.about['steps'] = fitted([50, 80])
+    result = model(np.zeros((50, 40, 3), np.uint8))
+    assert result['boxes'].tolist() == [[10, 10, 30, 30]] and result['labels'].tolist() == [1]
+    assert result['masks'].shape == (1, 50, 40) and result['masks'][0, 20, 20]
+
+
 def test_no_detection_is_a_result():
     outputs = [np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int), np.zeros((0, 4, 4), np.float32)]
     model = runner('detection', outputs, outputs=['boxes', 'scores', 'labels', 'masks'])
