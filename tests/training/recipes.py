@@ -160,7 +160,7 @@ def main(folder: Path) -> None:
         assert get_world_size() == 2
         for checkpoint in json.loads((folder / 'checkpoints.json').read_text())[name]:
             metrics[checkpoint] = test(name, folder, Path(checkpoint), 'pytorch')
-    Path(folder, f'metrics{os.environ["RANK"]}.json').write_text(json.dumps(metrics))
+    Path(folder, f'metrics{os.environ["RANK"]}.json').write_text(json.dumps(metrics, default=float))
 
 
 if __name__ == '__main__':
