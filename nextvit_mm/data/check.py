@@ -84,9 +84,9 @@ def classes_of(dataset: dict, name: str) -> tuple[str, ...] | None:
         )
     if isinstance(classes, str):
         return tuple(Path(classes).read_text(encoding='utf-8').split('\n'))
-    if classes is None:  # a library's names may stand twice: ImageNet has two kinds of crane
-        known = getattr(dataset_class(dataset), 'METAINFO', {}).get('classes')
-        return None if known is None else tuple(known)
+    if classes is None:
+        classes = getattr(dataset_class(dataset), 'METAINFO', {}).get('classes')  # ImageNet's names two classes alike
+        return None if classes is None else tuple(classes)
     twice = sorted({c for c in classes if list(classes).count(c) > 1})
     if twice:
         raise UserError(f'{name}: classes has {some(twice)} twice')

@@ -149,7 +149,9 @@ def drop_masks(cfg: Config) -> None:
     model = cfg.model
     if type_name(model) == 'MaskRCNN':
         model.type = 'FasterRCNN'
-    for key in ('mask_head', 'mask_roi_extractor', 'mask_iou_head'):
+    elif 'mask_iou_head' in model.roi_head:
+        raise UserError(f'{cfg.filename}: a {type_name(model)} cannot learn boxes alone: take Mask R-CNN')
+    for key in ('mask_head', 'mask_roi_extractor'):
         model.roi_head[key] = None
     for step in steps_of(cfg, 'LoadAnnotations'):
         step['with_mask'] = False

@@ -20,7 +20,7 @@ QUICK = {f'{loader}_dataloader.num_workers': 0 for loader in ('train', 'val', 't
 
 def tiny_config(folder, base, neck: bool):
     """A recipe with a twentieth of its network, written as somebody's config."""
-    text = f'_base_ = {str(base)!r}\nmodel = dict(backbone=dict(arch={TINY!r}, init_cfg=None)'
+    text = f'_base_ = {str(base)!r}\nmodel = dict(backbone=dict(arch={dict(TINY, _delete_=True)!r}, init_cfg=None)'
     text += ', neck=dict(in_channels=[32, 64, 128, 128]))' if neck else ', head=dict(in_channels=128))'
     path = folder / 'tiny.py'
     path.write_text(text + '\n')

@@ -55,6 +55,9 @@ def own_config(config, root, work_dir, size=64, batch=2) -> Config:
         cfg.model.neck.in_channels = [32, 64, 128, 128]
     if cfg.model.get('head'):
         cfg.model.head.in_channels = 128
+    if cfg.model.get('roi_head'):
+        cfg.model.roi_head.bbox_head.fc_out_channels = 32
+        cfg.model.train_cfg.rpn_proposal.update(nms_pre=50, max_per_img=50)
     use_own_data(cfg, str(root))
     Length(image_size=[size], batch_size=batch).apply(cfg, 4, own_data=True)
     check_contents(cfg, ('train', 'val', 'test'))
@@ -69,8 +72,8 @@ def first_loss(cfg: Config, model: torch.nn.Module) -> dict[str, float]:
     np.random.seed(0)
     torch.manual_seed(0)
     data = model.data_preprocessor(pseudo_collate([dataset[i] for i in picked]), True)
-    losses = model.loss(**data)
-    return {key: float(sum(value) if isinstance(value, list) else value) for key, value in losses.items()}
+    losses = model.loss(data['inputs'], data['data_samples'])
+    return {key: float(sum(value) if isinstance(value, list) else value.detach()) for key, value in losses.items()}
 
 
 def all_losses(config, makers, tmp_path) -> dict[str, dict[str, float]]:
