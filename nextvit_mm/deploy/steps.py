@@ -66,6 +66,9 @@ def plan(cfg: Config, task: str, size: Sequence[int] | None, dynamic: Sequence[s
     if not steps:
         steps = list(CLASSIFIERS) if task == 'classification' else [dict(type='LoadImageFromFile')]
     _check_order(steps, task, where)
+    for step in steps:
+        if name_of(step) in STEPS:
+            STEPS[name_of(step)](step, where)  # says what of it is not understood, before its size is looked at
     steps, fixed = _at_size(cfg, steps, task, pair(size), 'size' in dynamic, where)
     read, found, normalize = {}, [], None
     for step in steps:
