@@ -159,8 +159,7 @@ class Predictor:
             threshold = self.about['test_cfg']['mask_thr_binary']
             masks = outputs['masks'][seen]
             result['masks'] = np.array(
-                [paste_mask(mask, box, placed.original) >= threshold for mask, box in zip(masks, boxes)],
-                bool,
+                [paste_mask(mask, box, placed.original) >= threshold for mask, box in zip(masks, boxes)], bool
             ).reshape(-1, height, width)
         return result
 
