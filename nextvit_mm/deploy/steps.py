@@ -8,8 +8,9 @@ from mmengine.config import Config
 from ..errors import UserError
 from ..predict.predictor import resized_size
 from ..training import config as cfgs
+from ..utils.sizes import parse_size
 from .pictures import paths_of_dataset, size_of
-from .translate import RESIZING, STEPS, Step, name_of, normalizing, pair, reading
+from .translate import RESIZING, STEPS, Step, name_of, normalizing, reading
 
 PACKERS = ('PackDetInputs', 'PackSegInputs', 'PackInputs')
 CLASSIFIERS = (
@@ -69,7 +70,7 @@ def plan(cfg: Config, task: str, size: Sequence[int] | None, dynamic: Sequence[s
     for step in steps:
         if name_of(step) in STEPS:
             STEPS[name_of(step)](step, where)  # says what of it is not understood, before its size is looked at
-    steps, fixed = _at_size(cfg, steps, task, pair(size), 'size' in dynamic, where)
+    steps, fixed = _at_size(cfg, steps, task, parse_size(size), 'size' in dynamic, where)
     read, found, normalize = {}, [], None
     for step in steps:
         name = name_of(step)
@@ -136,9 +137,9 @@ def _at_size(
     elif by_name.get('Pad', {}).get('size'):
         if size:
             raise UserError(f'{where} pads to one size: leave --size out, or Pad')
-        fixed = pair(by_name['Pad']['size'])[::-1]
+        fixed = parse_size(by_name['Pad']['size'])[::-1]
     elif _gives_one_size(by_name):
-        fixed = size or pair(by_name['Resize']['scale'])[::-1]
+        fixed = size or parse_size(by_name['Resize']['scale'])[::-1]
         steps = [dict(step, scale=tuple(fixed[::-1])) if name_of(step) == 'Resize' else step for step in steps]
     elif dynamic:
         return (_bounded(steps, size) if size else steps), None
@@ -155,7 +156,7 @@ def _gives_one_size(by_name: Mapping[str, Step]) -> bool:
 
 def _at_crop(steps: list[Step], size: list[int] | None) -> tuple[list[Step], list[int]]:
     """Another crop comes from a picture resized in the same proportion."""
-    usual = pair(next(step for step in steps if name_of(step) == 'CenterCrop')['crop_size'])[::-1]
+    usual = parse_size(next(step for step in steps if name_of(step) == 'CenterCrop')['crop_size'])[::-1]
     crop = size or usual
     if crop == usual:
         return steps, crop
@@ -196,7 +197,7 @@ def _fitted(
             'WIDTH for pictures of one shape, or --dynamic size'
         )
     if not size and scale:
-        size = pair(scale)[::-1]
+        size = parse_size(scale)[::-1]
     if not size:
         paths = paths_of_dataset(cfg, 'test', 1)
         if not paths:

@@ -4,20 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import UserError
+from ..utils.sizes import parse_size
 
 PILLOW = ('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming')
 ANY = object()  # of a key, every value
 Step = dict[str, Any]
-
-
-def pair(value: Any) -> list[int] | None:
-    """One whole number, or two of a height and a width, as two."""
-    if value is None:
-        return None
-    value = [value] if isinstance(value, int) else list(value)
-    if len(value) not in (1, 2) or not all(isinstance(v, int) and v > 0 for v in value):
-        raise UserError(f'a size is one or two whole numbers of pixels, not {value}')
-    return value * 2 if len(value) == 1 else value
 
 
 def name_of(step: Mapping[str, Any]) -> str:
@@ -77,7 +68,7 @@ def _resize(step: Step, where: str) -> Step:
     _settings(step, where, known)
     down, keep = name_of(step) == 'FixScaleResize', bool(step.get('keep_ratio', False))
     if step.get('scale'):
-        scale = pair(step['scale'])
+        scale = parse_size(step['scale'])
         to = dict(long_short=sorted(scale, reverse=True)) if keep else dict(exact=scale[::-1])
         return _resizing(dict(to, down=True) if down and keep else to, step, where)
     factor = step.get('scale_factor') or 1.0
@@ -94,7 +85,7 @@ def _resize_edge(step: Step, where: str) -> Step:
 
 def _resize_shortest_edge(step: Step, where: str) -> Step:
     _settings(step, where, dict(scale=ANY, max_size=ANY))
-    return _resizing(dict(shortest=min(pair(step['scale'])), longest=int(step['max_size'])), step, where)
+    return _resizing(dict(shortest=min(parse_size(step['scale'])), longest=int(step['max_size'])), step, where)
 
 
 def _resize_to_multiple(step: Step, where: str) -> Step:
@@ -104,7 +95,7 @@ def _resize_to_multiple(step: Step, where: str) -> Step:
 
 def _center_crop(step: Step, where: str) -> Step:
     _settings(step, where, dict(crop_size=ANY, auto_pad=False, pad_cfg=ANY, clip_object_border=ANY))
-    return dict(do='center_crop', size=pair(step['crop_size'])[::-1])
+    return dict(do='center_crop', size=parse_size(step['crop_size'])[::-1])
 
 
 def _pad(step: Step, where: str) -> Step:
@@ -114,7 +105,7 @@ def _pad(step: Step, where: str) -> Step:
     value = value.get('img', 0) if isinstance(value, Mapping) else value
     color = list(value)[::-1] if isinstance(value, (tuple, list)) else [value] * 3  # MM's is BGR, as its pictures
     target = dict(
-        size=pair(step['size'])[::-1] if step.get('size') else None,
+        size=parse_size(step['size'])[::-1] if step.get('size') else None,
         multiple=step.get('size_divisor'),
         square=step.get('pad_to_square') or None,
     )

@@ -136,7 +136,8 @@ def load_network(
     about = describe(pictures_of or cfg, model, graph, meta, size, ('size',), False)
     if exact and size:
         first = next((step for step in about['steps'] if step['do'] == 'resize'), dict(library='cv2'))
-        about['steps'] = [dict(dict(do='resize', interpolation='bilinear'), **first, to=dict(exact=list(size)))]
+        usual = dict(do='resize', interpolation='bilinear')
+        about['steps'] = [{**usual, **first, 'to': dict(exact=list(size))}]
     return Network(_stem(cfg), weights, model.to(device), model.backbone, about, about.get('classes'))
 
 
