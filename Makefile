@@ -10,14 +10,16 @@ LEARN_DIR ?= work_dirs/learn
 SEGMENTOR ?= semantic_fpn
 BENCHMARK_DIR ?= work_dirs/benchmark
 ABLATION_DIR ?= work_dirs/ablation
+CHAOS_DIR ?= work_dirs/chaos
 
-.PHONY: help setup demo segment learn test test-fast lint matrix docs benchmark ablation
+.PHONY: help setup demo segment learn test test-fast lint chaos matrix docs benchmark ablation
 
 help:
 	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
 	@echo "make test     run the tests, two at a time"
 	@echo "make test-fast  those of them that take a second or two, for every save"
 	@echo "make lint     style, types and the contract of imports"
+	@echo "make chaos    kill runs again and again, fill a small disk, and count what is lost"
 	@echo "make matrix   the core of the tests with other versions, an environment a row (some: make matrix ARGS='oldest onedl')"
 	@echo "make segment  train Semantic FPN from the demo's backbone, or with SEGMENTOR=upernet UperNet"
 	@echo "make learn    the demo at four times the length"
@@ -38,6 +40,9 @@ test-fast: setup
 
 lint: setup
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(VENV)/bin/lint-imports && $(RUN) -m mypy
+
+chaos: setup
+	@$(RUN) benchmarks/chaos.py --work-dir $(CHAOS_DIR)
 
 matrix:
 	@$(PYTHON) tools/matrix.py $(ARGS)
