@@ -105,8 +105,7 @@ def coco_files(root: Path) -> dict[str, Path]:
             other_kind = any(word in file.name for word in ('captions', 'keypoints', 'stuff', 'panoptic', 'image_info'))
             if other_kind or any(file in files for files in found.values()) or not is_coco(read_json(file)):
                 continue
-            split = split_of(file.name) or split_of(file.parent.name) or split_of(file.parent.parent.name) or 'train'
-            found.setdefault(split, []).append(file)
+            found.setdefault(_split_of_file(root, file) or 'train', []).append(file)
     for split, files in found.items():
         if len(files) > 1:
             instances = [file for file in files if file.name.startswith('instances')]
@@ -114,6 +113,11 @@ def coco_files(root: Path) -> dict[str, Path]:
                 raise UserError(f'{root}: {some(files)} are all for the {split} split: leave one of them')
             found[split] = instances
     return {split: files[0] for split, files in found.items()}
+
+
+def _split_of_file(root: Path, file: Path) -> str | None:
+    """The split that a file's name, or else a folder between it and ``root``, tells."""
+    return next(filter(None, map(split_of, reversed(file.relative_to(root).parts))), None)
 
 
 def _read_coco_files(root: Path, files: dict[str, Path]) -> Boxes:
@@ -160,9 +164,10 @@ def _use_labels(found: dict, names: list[str], file: Path) -> None:
 
 def _find_pictures(found: dict, root: Path, file: Path) -> None:
     """Each picture's ``file_name`` as its whole path: as it stands, below the folders that tools use, else by name."""
-    split = split_of(file.name) or split_of(file.parent.name)
-    below = [file.parent, file.parent.parent, root, root / 'images', file.parent / 'images']
-    for base in (root, root / 'images', file.parent.parent / 'images', file.parent):
+    split = _split_of_file(root, file)
+    above = file.parent.parent if file.parent != root else root
+    below = [file.parent, above, root, root / 'images', file.parent / 'images']
+    for base in (root, root / 'images', above / 'images', file.parent):
         if base.is_dir():
             below += [p for p in sorted(base.iterdir()) if p.is_dir() and split_of(p.name) == split]
             below += [base / 'default'] if (base / 'default').is_dir() else []

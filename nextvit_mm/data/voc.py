@@ -46,7 +46,8 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
     if not (folder / 'Annotations').is_dir():
         splits: dict[str, list[Path]] = {}
         for file in sorted([*folder.glob('*.xml'), *folder.glob('*/*.xml')]):
-            splits.setdefault(split_of(file.parent.name) or 'train', []).append(file)
+            split = split_of(file.parent.name) if file.parent != folder else None
+            splits.setdefault(split or 'train', []).append(file)
         return splits
     lists = {name: folder / 'ImageSets' / 'Main' / f'{name}.txt' for name in ('train', 'val', 'test', 'trainval')}
     there = {name: file for name, file in lists.items() if file.is_file() and read_lines(file)}

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
+from nextvit_mm.data.boxes import read_boxes
 from nextvit_mm.data.check import check_contents
 from nextvit_mm.data.length import Length
 from nextvit_mm.data.own import use_own_data
@@ -255,3 +256,21 @@ def test_boxes_without_polygons_in_a_config_of_ones_own(tmp_path):
     cfg = detector(tmp_path)
     check_contents(cfg, ('train', 'val'))
     assert cfg.model.type == 'FasterRCNN' and cfg.val_evaluator.metric == 'bbox'
+
+
+@pytest.mark.parametrize('make', [made.label_studio, made.without_val, made.cvat])
+def test_names_of_folders_above_the_data_tell_no_split(make, tmp_path):
+    root = tmp_path / 'test' / 'val'
+    make(root)
+    assert {'train', 'val'} == set(read_boxes(root).splits)
+
+
+def test_xml_files_beside_their_pictures(tmp_path):
+    root = tmp_path / 'test'
+    for split, folder in dict(train='train', val='valid').items():
+        for number in made.numbers(split):
+            made.draw_picture(root / folder / f'{number:02d}.png', number)
+            (root / folder / f'{number:02d}.xml').write_text(made.voc_xml(number))
+    found = read_boxes(root)
+    assert {split: len(data['images']) for split, data in found.splits.items()} == made.PICTURES
+    assert found.classes == tuple(sorted(made.NAMES))
