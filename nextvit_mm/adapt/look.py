@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..utils.logs import quiet_log
 
-SIDES = (256, 224)  # pixels; some transformers take the one that they were trained at alone
+SIDES = (256, 224, 320)  # pixels; some transformers take the one that they were trained at alone, SSD300 needs more
 
 
 class Map(NamedTuple):

@@ -1,5 +1,6 @@
 """Reading weights: from a file or by name, tensors only, with one clear error for what does not work."""
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import urllib.request
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -237,7 +238,7 @@ def load_from_url(url: str, model_dir: str | None = None, map_location: Any = No
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f'{path}.lock'):  # of the processes of a machine one fetches, and the others wait
+            with _only_one(path):
                 if not path.is_file():
                     _download(url, path)
         elif not _has_told_digest(path):
@@ -246,6 +247,18 @@ def load_from_url(url: str, model_dir: str | None = None, map_location: Any = No
     except OSError as error:
         raise WeightsError(f'{url} cannot be kept in {folder}: {error.strerror or error}') from None
     return read_weights(path, map_location, tensors_only=True)
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Of the processes of a machine one fetches a file, and the others wait."""
+    lock = Path(f'{path}.lock')
+    try:
+        with FileLock(lock):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows keeps it where another process waits for it
+            lock.unlink(missing_ok=True)
 
 
 def _download(url: str, path: Path) -> None:

@@ -28,7 +28,8 @@ def _wrap(model: nn.Module, **groups):
 
 def test_the_rate_falls_with_the_depth():
     model = _Detector(NextViT(TINY, frozen_stages=1))
-    groups = {group['param_name']: group for group in _wrap(model, decay_rate=0.5, num_layers=6).param_groups}
+    wrapper = _wrap(model, decay_rate=0.5, num_layers=6)
+    groups = {group['param_name']: group for group in wrapper.optimizer.param_groups}
     assert not any(name.startswith('backbone.stem') for name in groups)  # frozen
     last = sum(len(stage.blocks) for stage in model.backbone.stages) + 1
     assert groups['neck.weight']['lr'] == pytest.approx(0.1)
