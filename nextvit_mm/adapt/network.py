@@ -63,7 +63,8 @@ def other_nextvit(old: ConfigDict, network: ConfigDict, name: str) -> ConfigDict
     backbone.setdefault('arch', DEFAULT_ARCH)
     if name not in ARCHS:  # what the other config leaves to its default is the default
         for key in NETWORK_KEYS:
-            backbone.pop(key, None)
+            if key != 'norm_cfg':  # whether BN is synchronised is the recipe's
+                backbone.pop(key, None)
     backbone.update({key: network[key] for key in NETWORK_KEYS if key in network})
     init_cfg = backbone.get('init_cfg') or {}
     checkpoint = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None

@@ -1,4 +1,5 @@
 """The rows of Tables 1, 2, 7, 8 and 9: what they are, what they cost, and that they train."""
+
 import copy
 
 import pytest
@@ -6,9 +7,9 @@ import torch
 
 from nextvit_mm import NextViT
 from nextvit_mm.benchmark.complexity import count_complexity
-from nextvit_mm.training.config import load_config
-from nextvit_mm.reproduction.ablation import first_with_same_network, network, row_file
 from nextvit_mm.published import ABLATION_TABLES, load_ablation
+from nextvit_mm.reproduction.ablation import first_with_same_network, network, row_file
+from nextvit_mm.training.config import load_config
 from tests.conftest import ROOT
 
 pytest.importorskip('mmpretrain')
@@ -64,13 +65,15 @@ def test_params_and_flops(row):
         assert complexity.flops == pytest.approx(5.79e9, rel=0.06)
 
 
-@pytest.mark.parametrize('table, arch', [('table2_n4_l2', 'small'), ('table2_n4_l4', 'base'),
-                                         ('table2_n4_l6', 'large')])
+@pytest.mark.parametrize(
+    'table, arch', [('table2_n4_l2', 'small'), ('table2_n4_l4', 'base'), ('table2_n4_l6', 'large')]
+)
 def test_the_published_sizes_are_rows(table, arch):
     with torch.device('meta'):
         ours, published = NextViT(**network(table)), NextViT(arch)
-    assert [(name, p.shape) for name, p in ours.named_parameters()] == \
-        [(name, p.shape) for name, p in published.named_parameters()]
+    assert [(name, p.shape) for name, p in ours.named_parameters()] == [
+        (name, p.shape) for name, p in published.named_parameters()
+    ]
 
 
 def test_rows_that_several_tables_share_are_one_network():
@@ -80,8 +83,19 @@ def test_rows_that_several_tables_share_are_one_network():
     assert len(NETWORKS) == len(ROWS) - 3 - 1  # Next-ViT-S is there four times, N = 9 and CHHH are one
 
 
-@pytest.mark.parametrize('row, pattern', [('cccc', 'CCCC'), ('ccct', 'CCCT'), ('cctt', 'CCTT'), ('cttt', 'CTTT'),
-                                          ('ccch', 'CCCH'), ('cchh', 'CCHH'), ('chhh', 'CHHH'), ('hhhh', 'HHHH')])
+@pytest.mark.parametrize(
+    'row, pattern',
+    [
+        ('cccc', 'CCCC'),
+        ('ccct', 'CCCT'),
+        ('cctt', 'CCTT'),
+        ('cttt', 'CTTT'),
+        ('ccch', 'CCCH'),
+        ('cchh', 'CCHH'),
+        ('chhh', 'CHHH'),
+        ('hhhh', 'HHHH'),
+    ],
+)
 def test_stage_patterns(row, pattern):
     """C: convolution blocks alone, T: transformer blocks alone, H: N convolution blocks and then one transformer."""
     stages = network(f'table1_{row}')['arch']['stages']

@@ -1,4 +1,5 @@
 """The classification recipes, from the files as shipped: rates, decay, augmentation, steps, and both transforms."""
+
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,14 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.optim import param_groups_weight_decay
 
 from nextvit_mm import NextViT
-from nextvit_mm.utils.logs import read_scalars
-from nextvit_mm.training.launch import train
-from nextvit_mm.training.cpu import use_the_cpu_well
-from nextvit_mm.training.config import set_data_root
-from nextvit_mm.training.preflight import check_data
 from nextvit_mm.errors import UserError
 from nextvit_mm.published import list_runs, load_run
 from nextvit_mm.reproduction.compare import is_printed_rate
+from nextvit_mm.training.config import set_data_root
+from nextvit_mm.training.cpu import use_the_cpu_well
+from nextvit_mm.training.launch import train
+from nextvit_mm.training.preflight import check_data
+from nextvit_mm.utils.logs import read_scalars
 from nextvit_mm.weights.zoo import ZOO
 
 from ..conftest import ROOT, TINY, load_config
@@ -63,12 +64,15 @@ def without_values(cfg):
 
 def test_there_is_a_config_of_every_row():
     assert len(RECIPES) == len(EVALUATIONS) == 6 and {parts(path) for path in RECIPES} == {
-        (size, side) for size in SIZES.values() for side in (224, 384)} == {parts(path) for path in EVALUATIONS}
+        (size, side) for size in SIZES.values() for side in (224, 384)
+    } == {parts(path) for path in EVALUATIONS}
     assert {load_config(path).custom_hooks[0].run for path in RECIPES} == {
-        name for name in list_runs() if name.startswith('nextvit_')}
+        name for name in list_runs() if name.startswith('nextvit_')
+    }
 
 
 # --- rates --------------------------------------------------------------------------------------------------------
+
 
 def rates(cfg) -> list:
     """The rate of every epoch, stepping the config's schedulers as MMEngine's hook does."""
@@ -97,10 +101,18 @@ def test_learning_rate_is_the_published_one_in_every_epoch(config):
         assert is_printed_rate(run, rate, record['lr'])  # the hook does not warn
 
 
-@pytest.mark.parametrize('name, part, change', [
-    ('s_224', 'optimizer', dict(lr=2.002e-3)), ('s_224', 'scheduler', dict(epochs=299)),
-    ('s_224', 'scheduler', dict(warmup_epochs=19)), ('s_224', 'scheduler', dict(warmup_lr=3e-6)),
-    ('s_224', 'scheduler', dict(min_lr=1.1e-5)), ('b_384', 'optimizer', dict(lr=4e-6))], ids=str)
+@pytest.mark.parametrize(
+    'name, part, change',
+    [
+        ('s_224', 'optimizer', dict(lr=2.002e-3)),
+        ('s_224', 'scheduler', dict(epochs=299)),
+        ('s_224', 'scheduler', dict(warmup_epochs=19)),
+        ('s_224', 'scheduler', dict(warmup_lr=3e-6)),
+        ('s_224', 'scheduler', dict(min_lr=1.1e-5)),
+        ('b_384', 'optimizer', dict(lr=4e-6)),
+    ],
+    ids=str,
+)
 def test_the_comparison_of_rates_notices_a_changed_digit(name, part, change):
     cfg = load_config(FOLDER / f'nextvit_{name}.py')
     (cfg.optim_wrapper.optimizer if part == 'optimizer' else cfg.param_scheduler[0]).update(change)
@@ -109,6 +121,7 @@ def test_the_comparison_of_rates_notices_a_changed_digit(name, part, change):
 
 
 # --- decay --------------------------------------------------------------------------------------------------------
+
 
 def groups(optimizer):
     """Which parameters decay, by identity."""
@@ -127,7 +140,8 @@ def test_weight_decay_is_that_of_timms_rule(config):
     with torch.device('meta'):
         reference = timm.create_model(f'nextvit_{parts(config)[0]}', pretrained=False)
     assert sorted(len(group['params']) for group in param_groups_weight_decay(reference, weight_decay=decay)) == sorted(
-        list(ours.values()).count(value) for value in (0.0, decay))
+        list(ours.values()).count(value) for value in (0.0, decay)
+    )
     assert optimizer.defaults['betas'] == (0.9, 0.999) and optimizer.defaults['eps'] == 1e-8
 
 
@@ -141,6 +155,7 @@ def test_the_check_of_weight_decay_notices_a_change(key):
 
 
 # --- everything else of the recipe --------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize('config', **names(CONFIGS))
 def test_what_was_published(config):
@@ -158,21 +173,31 @@ def test_what_was_published(config):
     wrapper = cfg.optim_wrapper
     assert (wrapper.type, wrapper.loss_scale, wrapper.clip_grad) == ('AmpOptimWrapper', 'dynamic', dict(max_norm=5.0))
     assert wrapper.optimizer == dict(
-        type='AdamW', lr=2e-3 if side == 224 else 3e-6 if size == 'base' else 1e-5,
-        weight_decay=0.1 if side == 224 else 1e-8)
+        type='AdamW',
+        lr=2e-3 if side == 224 else 3e-6 if size == 'base' else 1e-5,
+        weight_decay=0.1 if side == 224 else 1e-8,
+    )
     assert cfg.get('load_from') == (None if side == 224 else f'nextvit-{size}_in1k')
     assert backbone.get('init_cfg') is None
     steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
-    assert list(steps) == ['LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'RandAugment', 'RandomErasing',
-                           'PackInputs']  # and no ColorJitter, which timm leaves out beside a RandAugment
+    assert list(steps) == [
+        'LoadImageFromFile',
+        'RandomResizedCrop',
+        'RandomFlip',
+        'RandAugment',
+        'RandomErasing',
+        'PackInputs',
+    ]  # and no ColorJitter, which timm leaves out beside a RandAugment
     assert steps['RandomResizedCrop'].scale == side
     assert cfg.val_evaluator == cfg.test_evaluator == dict(type='Accuracy', topk=(1, 5))
     assert cfg.val_dataloader == cfg.test_dataloader
     assert cfg.val_dataloader.dataset.pipeline == cfg.authors_test_pipeline != cfg.timm_test_pipeline
     edges = {224: (256, 235), 384: (438, 384)}[side]
     assert (cfg.authors_test_pipeline[1].scale, cfg.timm_test_pipeline[1].scale) == edges
-    assert edges[0] == int(256 / 224 * side) and {cfg.authors_test_pipeline[2].crop_size,
-                                                  cfg.timm_test_pipeline[2].crop_size} == {side}
+    assert edges[0] == int(256 / 224 * side) and {
+        cfg.authors_test_pipeline[2].crop_size,
+        cfg.timm_test_pipeline[2].crop_size,
+    } == {side}
 
 
 @pytest.mark.parametrize('config', **names(EVALUATIONS))
@@ -187,8 +212,16 @@ def test_rows_of_6m_weights_are_the_plain_ones_with_other_weights(config):
 
 def test_colour_jitter_is_what_timm_leaves_out():
     """With a RandAugment, as on the authors' command line, timm's own transform has no jitter."""
-    made = timm.data.create_transform(224, is_training=True, color_jitter=0.4, auto_augment='rand-m9-mstd0.5-inc1',
-                                      interpolation='bicubic', re_prob=0.25, re_mode='pixel', re_count=1)
+    made = timm.data.create_transform(
+        224,
+        is_training=True,
+        color_jitter=0.4,
+        auto_augment='rand-m9-mstd0.5-inc1',
+        interpolation='bicubic',
+        re_prob=0.25,
+        re_mode='pixel',
+        re_count=1,
+    )
     found = [type(step).__name__ for step in made.transforms]
     assert 'ColorJitter' not in found and 'RandAugment' in found and 'RandomErasing' in found
     assert 'ColorJitter' in str(timm.data.create_transform(224, is_training=True, color_jitter=0.4))
@@ -198,6 +231,7 @@ def test_rand_augment_has_timms_operations():
     cfg = load_config(FOLDER / 'nextvit_s_224.py')
     init_default_scope('mmpretrain')
     from mmengine.registry import TRANSFORMS
+
     ours = TRANSFORMS.build(cfg.train_pipeline[3])
     theirs = timm.data.auto_augment.rand_augment_transform('rand-m9-mstd0.5-inc1', {})
     assert ours.num_policies == theirs.num_layers == 2 and len(ours.policies) == len(theirs.ops) == 15
@@ -224,8 +258,14 @@ def test_mixed_pictures_have_timms_loss():
     assert 0.02 < share < 0.98
     ours = loss(logits, share * hot + (1 - share) * hot.flip(0))
     assert ours.item() == pytest.approx(SoftTargetCrossEntropy()(logits, target).item(), rel=1e-6)
-    augments = MODELS.build(dict(cfg.model, backbone=dict(cfg.model.backbone, arch=TINY), head=dict(
-        cfg.model.head, in_channels=128), data_preprocessor=cfg.data_preprocessor)).data_preprocessor.batch_augments
+    augments = MODELS.build(
+        dict(
+            cfg.model,
+            backbone=dict(cfg.model.backbone, arch=TINY),
+            head=dict(cfg.model.head, in_channels=128),
+            data_preprocessor=cfg.data_preprocessor,
+        )
+    ).data_preprocessor.batch_augments
     assert [(type(a).__name__, a.alpha) for a in augments.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
     assert augments.probs is None  # chances are equal
 
@@ -242,10 +282,12 @@ def test_the_classifier_starts_as_the_authors():
 
 # --- steps --------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize('config', **names([*CONFIGS, DEMO]))
 def test_a_training_step_and_a_test_step(config):
     """On one whole network; the others, whose blocks are the same, with one group of each kind."""
     from mmpretrain.structures import DataSample
+
     cfg = load_config(config)
     use_the_cpu_well(cfg)
     if config.stem != 'nextvit_s_224':
@@ -253,8 +295,10 @@ def test_a_training_step_and_a_test_step(config):
     model = build(cfg)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     classes = cfg.model.head.num_classes
-    batch = dict(inputs=[torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(4)],
-                 data_samples=[DataSample().set_gt_label(i) for i in (0, 1, 2, classes - 1)])
+    batch = dict(
+        inputs=[torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(4)],
+        data_samples=[DataSample().set_gt_label(i) for i in (0, 1, 2, classes - 1)],
+    )
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     torch.manual_seed(0)
     wrapper.optimizer.param_groups[0]['lr'] = 1e-3  # 1e-8 moves nothing in float32
@@ -263,7 +307,7 @@ def test_a_training_step_and_a_test_step(config):
     moved = {name.split('.')[0] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {'backbone', 'head'}
     results = model.eval().test_step(batch)
-    assert [result.pred_score.shape for result in results] == 4 * [(classes, )]
+    assert [result.pred_score.shape for result in results] == 4 * [(classes,)]
     assert all(float(result.pred_score.sum()) == pytest.approx(1, abs=1e-5) for result in results)
 
 

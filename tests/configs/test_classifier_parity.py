@@ -1,4 +1,5 @@
 """The classifiers against timm's on photographs: from the file of a picture to the logits."""
+
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def photographs(tmp_path_factory):
     (root / 'val').mkdir()
     (root / 'meta').mkdir()
     from sklearn.datasets import load_sample_images
+
     china, flower = (Image.fromarray(image) for image in load_sample_images().images)
     china.save(root / 'val' / 'a_china.jpg', quality=90)
     flower.rotate(90, expand=True).save(root / 'val' / 'b_upright.jpg', quality=80)
@@ -64,8 +66,14 @@ def preprocessed(cfg, root: Path, model) -> torch.Tensor:
 def preprocessed_by_timm(name: str, root: Path, crop_pct: float) -> torch.Tensor:
     """The same by timm, with the settings of its hub entry."""
     entry = timm.get_pretrained_cfg(name)
-    transform = create_transform(entry.input_size, interpolation=entry.interpolation, mean=entry.mean, std=entry.std,
-                                 crop_pct=crop_pct, crop_mode=entry.crop_mode)
+    transform = create_transform(
+        entry.input_size,
+        interpolation=entry.interpolation,
+        mean=entry.mean,
+        std=entry.std,
+        crop_pct=crop_pct,
+        crop_mode=entry.crop_mode,
+    )
     return torch.stack([transform(Image.open(path).convert('RGB')) for path in sorted((root / 'val').iterdir())])
 
 

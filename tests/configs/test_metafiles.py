@@ -1,4 +1,5 @@
 """metafile.yml and model-index.yml: every recipe once, with figures that are those of the data and of the models."""
+
 import pytest
 import yaml
 
@@ -19,7 +20,8 @@ MODELS = {model['Name']: model for metafile in METAFILES for model in metafile['
 def test_every_recipe_is_listed_once():
     assert sum(len(metafile['Models']) for metafile in METAFILES) == len(MODELS)
     assert sorted(model['Config'] for model in MODELS.values()) == sorted(
-        str(path.relative_to(ROOT)) for path in RECIPES + CLASSIFIERS)
+        str(path.relative_to(ROOT)) for path in RECIPES + CLASSIFIERS
+    )
     for metafile in METAFILES:
         collections = {collection['Name'] for collection in metafile['Collections']}
         assert {model['In Collection'] for model in metafile['Models']} == collections
@@ -44,10 +46,16 @@ def test_classifiers(name):
     arch, weights = dict(s='small', b='base', l='large')[size], '6m' if name.endswith('_6m') else 'in1k'
     entry = ZOO[f'nextvit-{arch}_{weights}' + ('-384' if side == '384' else '')]
     assert MODELS[name]['Weights'] == f'https://huggingface.co/{entry.hub_repo}/resolve/main/{HUB_FILE}'
-    row = next(r for r in load_release() if (r['method'], r['backbone'], r['weights']) == (
-        f'ImageNet-1K {side}', f'Next-ViT-{size.upper()}', entry.data))
-    assert [result['Metrics'] for result in MODELS[name]['Results']] == [
-        {'Top 1 Accuracy': float(row['top1'])}] == [{'Top 1 Accuracy': entry.top1}]
+    row = next(
+        r
+        for r in load_release()
+        if (r['method'], r['backbone'], r['weights']) == (f'ImageNet-1K {side}', f'Next-ViT-{size.upper()}', entry.data)
+    )
+    assert (
+        [result['Metrics'] for result in MODELS[name]['Results']]
+        == [{'Top 1 Accuracy': float(row['top1'])}]
+        == [{'Top 1 Accuracy': entry.top1}]
+    )
     meta = MODELS[name]['Metadata']
     if name in TRAINED:
         memory = max(record['memory'] for record in load_run(f'nextvit_{arch}_in1k_{side}').train) / 1024
@@ -68,16 +76,33 @@ def test_results_are_the_published_ones(name):
     # The paper's figure for a recipe that follows its text where the release does not, else the release's.
     paper = head != 'upernet' and schedule != '1x' and 'released' not in name
     source = 'paper' if paper else 'release'
-    rows = (load_table(5) + load_table(6) if paper and weights == 'ImageNet-1K' else
-            [] if paper else [r for r in load_release() if r['weights'] == weights])
-    published = {column: r[column] for r in rows if (r['method'], r['backbone']) == key
-                 for column in METRICS.values() if r.get(column)}
+    rows = (
+        load_table(5) + load_table(6)
+        if paper and weights == 'ImageNet-1K'
+        else []
+        if paper
+        else [r for r in load_release() if r['weights'] == weights]
+    )
+    published = {
+        column: r[column]
+        for r in rows
+        if (r['method'], r['backbone']) == key
+        for column in METRICS.values()
+        if r.get(column)
+    }
     for e in load_errata():
-        if source == 'paper' and e['source'] != 'release' and (e['method'], e['backbone']) == key and (
-                e['column'] in published):
+        if (
+            source == 'paper'
+            and e['source'] != 'release'
+            and (e['method'], e['backbone']) == key
+            and (e['column'] in published)
+        ):
             published[e['column']] = e['correct']
-    listed = {METRICS[metric]: value for result in MODELS[name].get('Results', [])
-              for metric, value in result['Metrics'].items()}
+    listed = {
+        METRICS[metric]: value
+        for result in MODELS[name].get('Results', [])
+        for metric, value in result['Metrics'].items()
+    }
     assert listed == {column: float(value) for column, value in published.items()}
 
 
@@ -86,8 +111,12 @@ def test_parameters_and_flops(name):
     pytest.importorskip('mmdet')
     pytest.importorskip('mmseg')
     counted = count_complexity(load_config(ROOT / MODELS[name]['Config']))
-    same = [model for other, model in MODELS.items() if other.split('_nextvit_')[0] == name.split('_nextvit_')[0]
-            and other.split('_nextvit_')[1][0] == name.split('_nextvit_')[1][0]]
+    same = [
+        model
+        for other, model in MODELS.items()
+        if other.split('_nextvit_')[0] == name.split('_nextvit_')[0]
+        and other.split('_nextvit_')[1][0] == name.split('_nextvit_')[1][0]
+    ]
     assert len(same) >= 2
     for model in same:
         assert (model['Metadata']['Parameters'], model['Metadata']['FLOPs']) == (counted.params, counted.flops)

@@ -3,6 +3,7 @@
 One recipe of each kind takes its steps at its real size, the others with a small network. That every recipe's widths
 fit one another is seen on the meta device, as are the rules that go by parameters' names.
 """
+
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,16 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nextvit_mm.benchmark.complexity import count_complexity
-from nextvit_mm.training.cpu import use_the_cpu_well
-from nextvit_mm.training.config import train_from_scratch
 from nextvit_mm.published import load_run
+from nextvit_mm.training.config import train_from_scratch
+from nextvit_mm.training.cpu import use_the_cpu_well
 
 from ..conftest import DETECTOR, RECIPES, ROOT, load_config, shrink
 
 # Classifiers are in test_classification.py.
-CONFIGS = RECIPES + [path for path in sorted((ROOT / 'configs' / 'demo').glob('*.py'))
-                     if not path.stem.startswith('nextvit_')]
+CONFIGS = RECIPES + [
+    path for path in sorted((ROOT / 'configs' / 'demo').glob('*.py')) if not path.stem.startswith('nextvit_')
+]
 SIZES = dict(s='small', b='base', l='large')
 
 
@@ -42,16 +44,24 @@ def batch(cfg: Config) -> dict:
     """Two pictures of 64×64 with something on them."""
     if cfg.default_scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
-        return demo_mm_inputs(2, [(3, 64, 64), (3, 64, 64)], num_items=[2, 2],
-                              num_classes=cfg.model.roi_head.bbox_head.num_classes, with_mask=True)
+
+        return demo_mm_inputs(
+            2,
+            [(3, 64, 64), (3, 64, 64)],
+            num_items=[2, 2],
+            num_classes=cfg.model.roi_head.bbox_head.num_classes,
+            with_mask=True,
+        )
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
+
     rng = np.random.default_rng(0)
     samples = []
     for _ in range(2):
         labels = torch.from_numpy(rng.integers(0, cfg.model.decode_head.num_classes, (1, 64, 64)))
-        samples.append(SegDataSample(gt_sem_seg=PixelData(data=labels),
-                                     metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64))))
+        samples.append(
+            SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64)))
+        )
     return dict(inputs=[torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(2)], data_samples=samples)
 
 
@@ -129,9 +139,15 @@ def test_weight_decay(config):
     check_weight_decay(model, build_optim_wrapper(model, cfg.optim_wrapper), *DECAYS[config.stem.split('_')[0]])
 
 
-@pytest.mark.parametrize('change', [dict(paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.0)})),
-                                    dict(paramwise_cfg=None),
-                                    dict(optimizer=dict(type='AdamW', lr=6e-5, weight_decay=0.02))], ids=str)
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.0)})),
+        dict(paramwise_cfg=None),
+        dict(optimizer=dict(type='AdamW', lr=6e-5, weight_decay=0.02)),
+    ],
+    ids=str,
+)
 def test_the_check_of_weight_decay_notices_a_change(change):
     """Without 'bn' the heads' norms decay, which lie in ConvModules under that name."""
     pytest.importorskip('mmseg')
@@ -163,8 +179,9 @@ def test_what_the_release_says(config):
         assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-4, weight_decay=0.05)
         assert cfg.optim_wrapper.get('clip_grad') is None
         assert cfg.train_cfg.max_epochs == run.length and cfg.val_evaluator.metric == ['bbox', 'segm']
-        assert cfg.model.test_cfg.rcnn == dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5),
-                                               max_per_img=100, mask_thr_binary=0.5)
+        assert cfg.model.test_cfg.rcnn == dict(
+            score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100, mask_thr_binary=0.5
+        )
         assert cfg.model.train_cfg.rcnn.sampler.num == 512 and cfg.model.train_cfg.rpn_proposal.max_per_img == 1000
     else:
         assert backbone.drop_path_rate == 0.2 and backbone.out_norm == 'all'
@@ -180,22 +197,30 @@ def test_what_the_release_says(config):
         assert cfg.model.decode_head.num_classes == 150 and not cfg.model.decode_head.align_corners
         if 'upernet' in stem:
             aux = cfg.model.auxiliary_head
-            assert (aux.type, aux.in_index, aux.in_channels, aux.channels, aux.num_classes) == ('FCNHead', 2, 512, 256,
-                                                                                               150)
+            assert (aux.type, aux.in_index, aux.in_channels, aux.channels, aux.num_classes) == (
+                'FCNHead',
+                2,
+                512,
+                256,
+                150,
+            )
             assert aux.loss_decode.loss_weight == 0.4
 
 
 def coco_dataset(cfg, digits):
-    dataset = dict(cfg.train_dataloader.dataset, data_root=str(digits / 'coco'),
-                   metainfo=dict(classes=tuple('0123456789')))
+    dataset = dict(
+        cfg.train_dataloader.dataset, data_root=str(digits / 'coco'), metainfo=dict(classes=tuple('0123456789'))
+    )
     init_default_scope('mmdet')
     return DATASETS.build(dataset)
 
 
 def test_multi_scale_training_of_3x(digits):
     """Pictures are square here, so the longer side never limits the resize."""
-    paper, released = (coco_dataset(load_config(RECIPES[0].with_name(f'mask_rcnn_nextvit_s_3x{suffix}.py')), digits)
-                       for suffix in ('', '_released'))
+    paper, released = (
+        coco_dataset(load_config(RECIPES[0].with_name(f'mask_rcnn_nextvit_s_3x{suffix}.py')), digits)
+        for suffix in ('', '_released')
+    )
     np.random.seed(0)
     shapes = [paper[i % len(paper)]['data_samples'].img_shape for i in range(40)]
     assert {h for h, w in shapes} == {w for h, w in shapes} <= set(range(480, 801, 32)) and len(set(shapes)) > 5
@@ -207,10 +232,16 @@ def test_multi_scale_training_of_3x(digits):
 def ade_dataset(cfg, digits, split, pipeline):
     folder = dict(train='training', val='validation')[split]
     init_default_scope('mmseg')
-    return DATASETS.build(dict(
-        type='BaseSegDataset', data_root=str(digits / 'ade'), metainfo=dict(classes=tuple('b0123456789')),
-        reduce_zero_label=True, data_prefix=dict(img_path=f'images/{folder}', seg_map_path=f'annotations/{folder}'),
-        pipeline=pipeline))
+    return DATASETS.build(
+        dict(
+            type='BaseSegDataset',
+            data_root=str(digits / 'ade'),
+            metainfo=dict(classes=tuple('b0123456789')),
+            reduce_zero_label=True,
+            data_prefix=dict(img_path=f'images/{folder}', seg_map_path=f'annotations/{folder}'),
+            pipeline=pipeline,
+        )
+    )
 
 
 def test_crops_of_512_and_the_scales_of_the_multi_scale_test(digits):

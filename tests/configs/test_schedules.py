@@ -1,6 +1,7 @@
 """The learning rate of every config, against the one that the published runs printed."""
+
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def learning_rates(cfg: Config) -> list:
     return _learning_rates(json.dumps(cfg.param_scheduler), cfg.optim_wrapper.optimizer.lr, max_iters)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _learning_rates(param_scheduler: str, lr: float, max_iters: int) -> list:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
     schedulers = [PARAM_SCHEDULERS.build(dict(s, optimizer=optimizer)) for s in json.loads(param_scheduler)]
@@ -38,7 +39,7 @@ def _learning_rates(param_scheduler: str, lr: float, max_iters: int) -> list:
 
 def units_apart(rate: float, printed: float) -> int:
     """Difference in units of the last printed digit, of which the logs have four significant ones."""
-    unit = 10.0**(int(f'{printed:.3e}'.split('e')[1]) - 3)
+    unit = 10.0 ** (int(f'{printed:.3e}'.split('e')[1]) - 3)
     return abs(round(rate / unit) - round(printed / unit))
 
 
@@ -65,16 +66,28 @@ def test_every_published_dense_run_has_a_config():
     assert runs == {name for name in list_runs() if not name.startswith('nextvit_')} and len(runs) == 18
 
 
-FPN, UPERNET = (str(ROOT / 'configs' / 'segmentation' / f'{name}.py')
-                for name in ('semantic_fpn_nextvit_s_80k_released', 'upernet_nextvit_s_160k'))
+FPN, UPERNET = (
+    str(ROOT / 'configs' / 'segmentation' / f'{name}.py')
+    for name in ('semantic_fpn_nextvit_s_80k_released', 'upernet_nextvit_s_160k')
+)
 
 
-@pytest.mark.parametrize('config, part, change', [
-    (DETECTOR, 'optimizer', dict(lr=1.002e-4)), (DETECTOR, 'LinearLR', dict(end=500)),
-    (DETECTOR, 'LinearLR', dict(end=502)), (DETECTOR, 'MultiStepLR', dict(milestones=[8, 12])),
-    (DETECTOR, 'MultiStepLR', dict(gamma=0.2)), (FPN, 'PolyLR', dict(power=0.91)), (FPN, 'PolyLR', dict(end=40000)),
-    (FPN, 'PolyLR', dict(eta_min=2e-6)), (UPERNET, 'LinearLR', dict(end=1500)), (UPERNET, 'PolyLR', dict(end=160000))
-], ids=str)
+@pytest.mark.parametrize(
+    'config, part, change',
+    [
+        (DETECTOR, 'optimizer', dict(lr=1.002e-4)),
+        (DETECTOR, 'LinearLR', dict(end=500)),
+        (DETECTOR, 'LinearLR', dict(end=502)),
+        (DETECTOR, 'MultiStepLR', dict(milestones=[8, 12])),
+        (DETECTOR, 'MultiStepLR', dict(gamma=0.2)),
+        (FPN, 'PolyLR', dict(power=0.91)),
+        (FPN, 'PolyLR', dict(end=40000)),
+        (FPN, 'PolyLR', dict(eta_min=2e-6)),
+        (UPERNET, 'LinearLR', dict(end=1500)),
+        (UPERNET, 'PolyLR', dict(end=160000)),
+    ],
+    ids=str,
+)
 def test_the_comparison_notices_a_changed_digit(config, part, change):
     cfg = load_config(config)
     parts = dict(optimizer=cfg.optim_wrapper.optimizer, **{s.type: s for s in cfg.param_scheduler})

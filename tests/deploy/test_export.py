@@ -666,7 +666,10 @@ def test_published_classifiers_test_and_export(size, tmp_path):
         random_weights=True,
         data_root=str(tmp_path / 'imagenet'),
         out=str(tmp_path / 'model.onnx'),
-        cfg_options={'model.backbone.arch': TINY, 'model.head.in_channels': WIDTHS[3]},  # all else is the recipe's
+        cfg_options={
+            'model.backbone.arch': dict(TINY, _delete_=True),
+            'model.head.in_channels': WIDTHS[3],
+        },  # all else is the recipe's
     )
     about = json.loads(about_file(path).read_text())
     assert about['steps'] == [

@@ -2,8 +2,8 @@
 data_preprocessor = dict(
     num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 mean_bgr, std_bgr = data_preprocessor['mean'][::-1], data_preprocessor['std'][::-1]
-# As detectors, segmentors and exported files read pictures (docs/deploy.md). timm leaves out how the camera was held.
-load = dict(type='LoadImageFromFile')
+# As timm reads pictures: in Pillow, which makes RGB of everything, and without regard to how the camera was held.
+load = dict(type='LoadImageFromFile', imdecode_backend='pillow', color_type='color_ignore_orientation')
 train_pipeline = [
     load,
     dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
