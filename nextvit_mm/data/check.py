@@ -23,6 +23,7 @@ from .loaders import (
     evaluators_of,
     is_coco_dataset,
     picture_folder,
+    picture_list,
     steps_of,
     type_name,
 )
@@ -60,8 +61,8 @@ def count_pictures(cfg: Config) -> int | None:
         try:
             if is_coco_dataset(dataset):
                 total += len(read_coco(annotation_file(dataset))['images'])
-            elif type_name(dataset) == 'PairedSegDataset' or dataset.get('ann_file'):
-                total += sum(bool(line.strip()) for line in annotation_file(dataset).open(encoding='utf-8'))
+            elif listed := picture_list(dataset):
+                total += sum(bool(line.strip()) for line in listed.open(encoding='utf-8'))
             else:
                 total += len(pictures_below(picture_folder(dataset)))
         except (OSError, UserError):

@@ -4,15 +4,16 @@ from pathlib import Path
 
 from ..errors import UserError
 from .files import pictures_below, some
-from .loaders import annotation_file, picture_folder
+from .loaders import picture_folder, picture_list
 
 FLAG = 'take the classes from the data with --own-classes'
 
 
 def check_folders(dataset: dict, classes: tuple[str, ...] | None, name: str) -> int:
     """A classifier's folders, one for each class, or its list of pictures with labels."""
-    if dataset.get('ann_file'):
-        return _check_labels(annotation_file(dataset), picture_folder(dataset), classes, name)
+    listed = picture_list(dataset)
+    if listed:
+        return _check_labels(listed, picture_folder(dataset), classes, name)
     root = picture_folder(dataset)
     folders = sorted(f.name for f in root.iterdir() if f.is_dir()) if root.is_dir() else []
     if not folders:

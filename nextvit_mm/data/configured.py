@@ -11,7 +11,7 @@ from .check_maps import pairs_of
 from .coco import read_coco
 from .files import pictures_below
 from .folders import Folders
-from .loaders import annotation_file, datasets_of, is_coco_dataset, picture_folder, type_name
+from .loaders import annotation_file, datasets_of, is_coco_dataset, picture_folder, picture_list, type_name
 from .maps import Maps, palette_of
 from .own import Data
 
@@ -53,8 +53,9 @@ def _folders(firsts: dict[str, dict], classes: tuple[str, ...]) -> Folders:
     splits: dict[str, list[tuple[Path, int]]] = {}
     for split, dataset in firsts.items():
         root = picture_folder(dataset)
-        if dataset.get('ann_file'):
-            lines = [line.rpartition(' ') for line in annotation_file(dataset).read_text(encoding='utf-8').splitlines()]
+        listed = picture_list(dataset)
+        if listed:
+            lines = [line.rpartition(' ') for line in listed.read_text(encoding='utf-8').splitlines()]
             splits[split] = [(root / path, int(label)) for path, _, label in lines]
             continue
         names = sorted(folder.name for folder in root.iterdir() if folder.is_dir())

@@ -45,6 +45,15 @@ def annotation_file(dataset: dict) -> Path:
     return Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
 
 
+def picture_list(dataset: dict) -> Path | None:
+    """The list of pictures of a data set; MMPretrain's ImageNet takes ``meta/<split>.txt`` by itself where it is."""
+    if dataset.get('ann_file'):
+        return annotation_file(dataset)
+    split = dataset.get('split')
+    implied = Path(dataset.get('data_root') or '', 'meta', f'{split}.txt')
+    return implied if isinstance(split, str) and split and implied.is_file() else None
+
+
 def picture_folder(dataset: dict) -> Path:
     """Where the pictures of a data set lie."""
     prefix = dataset.get('data_prefix') or {}
