@@ -28,6 +28,9 @@ from . import recipes
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 pytest.importorskip('mmpretrain')
+LONG = pytest.mark.skipif(
+    not os.environ.get('NEXTVIT_MM_LONG'), reason='whole runs in two processes, ten minutes: set NEXTVIT_MM_LONG=1'
+)
 
 
 def free_port() -> int:
@@ -82,6 +85,7 @@ def largest_difference(one: dict, two: dict) -> float:
     return max(float((one[n] - two[n]).abs().max() / max(float(one[n].abs().max()), least)) for n in one)
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize('name', recipes.CONFIGS)
 def test_two_processes_train_as_one_does(both, name):
@@ -96,6 +100,7 @@ def test_two_processes_train_as_one_does(both, name):
     assert (one['losses'][0] - one['losses'][-1]).abs() > 1e-3  # ten steps have changed something
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize('name', recipes.CONFIGS)
 def test_two_processes_evaluate_as_one_does(both, name):
@@ -127,6 +132,7 @@ def assert_equal(one, two) -> None:
         assert one == two
 
 
+@LONG
 @pytest.mark.slow
 def test_the_first_process_says_once_that_syncbn_is_bn(both):
     logs = [path.read_text() for path in both.folder.glob('*_pytorch/*/*.log')]
