@@ -9,13 +9,12 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, redirect_stderr
 from typing import Any, TypeVar
 
 from mmengine.config import DictAction
 
 from ..errors import UserError
-from .processes import is_first, together
+from .processes import first_says, together
 from .silence import silence_python_warnings
 
 Options = TypeVar('Options')
@@ -131,12 +130,11 @@ def add_backbone_argument(parser: argparse.ArgumentParser) -> None:
 def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
     """Parse and run a tool; an error that the user can mend is printed as it is, with its exit status, which is 2."""
     print_anywhere()  # the help, too
-    try:
-        # Wrong flags are the same in every process of a run: one says so.
-        with nullcontext() if is_first() else redirect_stderr(io.StringIO()):
+    with first_says():  # wrong flags are the same in every process of a run
+        try:
             args = vars(parser.parse_args())
-    except ValueError as error:  # from MMEngine's DictAction
-        parser.error(f'--cfg-options takes KEY=VALUE … ({error})')
+        except ValueError as error:  # from MMEngine's DictAction
+            parser.error(f'--cfg-options takes KEY=VALUE … ({error})')
     if not args.get('verbose'):
         silence_python_warnings()
     os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank', 0)))

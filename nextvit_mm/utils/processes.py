@@ -1,5 +1,6 @@
 """The processes of one distributed run: when one fails, one of them says why, and all of them end."""
 
+import io
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from itertools import count
 
 from torch import distributed
@@ -21,6 +22,7 @@ from ..errors import UserError
 FAILED, ENDED, ALIVE = 'failed', 'ended', 'alive'  # keys of the store
 POLL = 1.0  # seconds between two looks at the store
 PATIENCE = 3.0  # seconds that the first process, or the one that knows the cause, has for speaking first
+HEAD_START = 10.0  # seconds that the first process has for starting and printing
 GRACE = 20.0  # seconds that a process has for ending by itself once another has failed, as after a checkpoint
 SILENCE = 300.0  # seconds without a sign of life, which a thread gives every second, until a process counts as lost
 # What gloo and NCCL say where the other side is gone: a consequence, never the cause.
@@ -45,6 +47,21 @@ class LostProcessError(UserError):
 def is_first() -> bool:
     """Whether this is the first process of its run, by what started it; one that runs alone is."""
     return all(os.environ.get(name, '0') == '0' for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
+
+
+@contextmanager
+def first_says() -> Iterator[None]:
+    """Let only the first process print why it ends, where all end for the same reason before they have met."""
+    if is_first():
+        yield
+        return
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    except SystemExit as end:
+        if end.code:
+            time.sleep(HEAD_START)  # torchrun ends all others as soon as one has ended
+        raise
 
 
 def set_environment(launcher: str) -> None:

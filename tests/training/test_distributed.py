@@ -1,5 +1,6 @@
 """Two processes without a GPU: what they compute is what one computes, and when one fails all end."""
 
+import argparse
 import json
 import os
 import pickle
@@ -289,3 +290,12 @@ def test_a_lost_connection_is_not_the_cause(monkeypatch):
     assert isinstance(found, processes.LostProcessError) and 'gone without a message' in str(found)
     mine = processes._Voice(torch.distributed.HashStore(), 1, 2).speaks(UserError('no data'))
     assert str(mine).startswith('no data (process 1 of 2, on ')
+
+
+@pytest.mark.parametrize('rank, said', [('0', True), ('1', False)])
+def test_of_wrong_flags_the_first_process_speaks(rank, said, monkeypatch, capsys):
+    monkeypatch.setenv('RANK', rank)
+    monkeypatch.setattr(processes, 'HEAD_START', 0.0)
+    with pytest.raises(SystemExit), processes.first_says():
+        argparse.ArgumentParser().parse_args(['--wrong'])
+    assert ('--wrong' in capsys.readouterr().err) == said
