@@ -21,7 +21,8 @@ def test_an_official_file_predicts_what_its_weights_do(form, digits, tmp_path):
 
     pytest.importorskip('mmseg')
     config = DEMO if form == 'detector' else str(ROOT / 'configs' / 'demo' / 'semantic_fpn_nextvit_s_digits.py')
-    config = write_small(config, tmp_path, backbone=False)  # the file is of a published backbone
+    if form == 'segmentor':  # a small detector with random heads finds nothing
+        config = write_small(config, tmp_path, backbone=False)  # the file is of a published backbone
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
