@@ -8,7 +8,7 @@ from mmengine.config import DictAction
 from nextvit_mm.adapt import use_nextvit
 from nextvit_mm.benchmark.complexity import count_complexity
 from nextvit_mm.training.config import load_config
-from nextvit_mm.utils.command import add_backbone_argument, run_command
+from nextvit_mm.utils.command import BACKBONE, run_command
 from nextvit_mm.utils.tables import format_table
 
 
@@ -58,7 +58,7 @@ def main() -> None:
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config'
     )
     parser.add_argument('--json', dest='as_json', action='store_true', help='print JSON')
-    add_backbone_argument(parser)
+    parser.add_argument('--backbone', **BACKBONE)
     run_command(complexity, parser)
 
 

@@ -5,7 +5,7 @@ import argparse
 from mmengine.config import DictAction
 
 from nextvit_mm.demo.demo import run_demo
-from nextvit_mm.utils.command import run_command
+from nextvit_mm.utils.command import VERBOSE, run_command
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config'
     )
-    parser.add_argument('--verbose', action='store_true', help="print all of MMEngine's log, which goes into a file")
+    parser.add_argument('--verbose', action='store_true', help=VERBOSE)
     run_command(run_demo, parser)
 
 

@@ -4,7 +4,7 @@ import argparse
 
 from nextvit_mm.deploy.export import export
 from nextvit_mm.deploy.options import ExportOptions
-from nextvit_mm.utils.command import run_command
+from nextvit_mm.utils.command import add_options, run_command
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument(
         'checkpoint', nargs='?', help="its weights (default, for a backbone: what the config's init_cfg names)"
     )
-    ExportOptions.add_arguments(parser)
+    add_options(parser, ExportOptions)
     run_command(export, parser)
 
 

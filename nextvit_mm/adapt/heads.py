@@ -24,7 +24,7 @@ def check_heads(holder: ConfigDict, before: ConfigDict, key: str, said: list[str
         where = place.get('at', '')
         try:
             run_small(lambda device, side: _run(before, device, side, {}))
-        except Exception:
+        except Exception:  # of any library; that nothing could be tried is said, with the first cause
             said.append(f'the heads cannot be tried on shapes, not with the old backbone either ({cause})')
             return
         raise UserError(

@@ -10,31 +10,32 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import UserError
+from ..utils.command import option
 from .loaders import dicts_in, pipelines_of, steps_of, type_name
 
 SIZES = ('scale', 'scales', 'crop_size', 'size', 'img_scale')  # of pipeline steps, in pixels
 LEAST_ITERATIONS, MOST_EPOCHS, LEAST_EPOCHS = 2000, 100, 12  # of one's own data, unless told
 CLASSIFIERS_BATCH = 32
+HEADING = 'length, rate and size; the schedule is rescaled'
 WARM_UP = 0.1  # of a run at most
 
 
 @dataclass
 class Length:
-    """The flags of the command line; None leaves the recipe's value.
+    """The flags of the command line; None leaves the recipe's value. ``batch_size`` is of one process."""
 
-    Attributes:
-        epochs, iters: Length; one of them.
-        batch_size: Pictures of one process in an iteration.
-        lr: The rate, as it is.
-        image_size: Pixels: the shorter side of a detector's pictures, the side of the crop of a segmentor or
-            classifier; or height and width of these.
-    """
-
-    epochs: int | None = None
-    iters: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    image_size: Sequence[int] | None = None
+    epochs: int | None = option(None, help='train for N epochs', metavar='N', group=HEADING)
+    iters: int | None = option(None, help='train for N iterations', metavar='N', group=HEADING)
+    batch_size: int | None = option(
+        None, help='pictures of a GPU in an iteration; scales the rate, and says so', metavar='N', group=HEADING
+    )
+    lr: float | None = option(None, help='the rate, as it is', metavar='X', group=HEADING)
+    image_size: Sequence[int] | None = option(
+        None,
+        help="shorter side of a detector's pictures; side, or height and width, of the others' crop",
+        metavar='N',
+        group=HEADING,
+    )
 
     def __post_init__(self) -> None:
         for name in ('epochs', 'iters', 'batch_size', 'lr'):

@@ -3,7 +3,7 @@
 import copy
 import functools
 import os
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from mmengine.config import Config
@@ -23,6 +23,7 @@ from ..weights.models import load_exactly
 from . import config as cfgs, distributed
 from .console import on_console
 from .cpu import use_the_cpu_well
+from .options import EvaluateOptions, TrainOptions
 from .preflight import check_checkpoint, check_data, check_pretrained
 from .resuming import Point, check_changes, find_checkpoint, read_point, repeat_flags
 from .run import Start, build_runner, run_training
@@ -36,21 +37,7 @@ def train(
     work_dir: str | None = None,
     data_root: str | None = None,
     cfg_options: dict | None = None,
-    launcher: str = 'none',
-    resume: str | None = None,
-    no_pretrained: bool = False,
-    backbone: str | None = None,
-    amp: bool = False,
-    auto_scale_lr: bool = False,
-    seed: int | None = None,
-    bad_pictures: str = 'stop',
-    allow_changes: bool = False,
-    verbose: bool = False,
-    own_classes: bool = False,
-    boxes_only: bool = False,
-    recipe: str | None = None,
-    dry_run: bool = False,
-    **length: Any,
+    **options: Any,
 ) -> Runner | None:
     """Train; the arguments are the flags of ``tools/train.py``.
 
@@ -59,22 +46,8 @@ def train(
         work_dir: Folder for logs and checkpoints. Default: the config's, or ``work_dirs/<config name>``.
         data_root: Folder of the data, instead of the config's.
         cfg_options: Dotted keys and values merged into the config.
-        launcher: ``'none'``, or what started the processes of a distributed run.
-        resume: A checkpoint to go on from, or ``'auto'`` for the latest one of the work dir, if any. Arguments that
-            are not given are then those of the run's start.
-        no_pretrained: Train from scratch, with nothing frozen.
-        backbone: ``'small'``, ``'base'``, ``'large'``, or a config whose Next-ViT takes the backbone's place.
-        amp: Automatic mixed precision.
-        auto_scale_lr: Scale the rate with the batch size.
-        seed: Seed of Python, NumPy and torch. Default: the config's, or a random one, which is logged.
-        bad_pictures: What a picture that cannot be read does: ``'stop'`` the run, or ``'skip'`` the picture.
-        allow_changes: Go on from a checkpoint of other data, or of another network, precision and so on.
-        verbose: Print MMEngine's log as well, which goes into a file of the work dir in any case.
-        own_classes: Take classes, splits and annotations from what lies in ``data_root``, in any known layout.
-        boxes_only: Train a detector without its mask branch.
-        recipe: ``'published'`` trains the new backbone as the published runs.
-        dry_run: Print what ``backbone`` and ``recipe`` change in the config, and train nothing.
-        length: As of :class:`nextvit_mm.data.length.Length`.
+        options: Those of :class:`.options.TrainOptions`. ``resume='auto'`` takes the latest checkpoint of the work
+            dir, if any.
 
     Returns:
         Runner: After the last iteration; None after a dry run.
@@ -82,30 +55,19 @@ def train(
     Raises:
         UserError: Config, data or checkpoint is missing or does not fit.
     """
-    flags = dict(
-        data_root=data_root,
-        cfg_options=cfg_options,
-        no_pretrained=no_pretrained,
-        backbone=backbone,
-        recipe=recipe,
-        amp=amp,
-        auto_scale_lr=auto_scale_lr,
-        own_classes=own_classes,
-        boxes_only=boxes_only,
-        **asdict(Length(**length)),
-    )
-    if dry_run:
-        _print_changes(config, cfg_options, backbone, recipe)
+    wanted = TrainOptions(**options)
+    flags = dict(data_root=data_root, cfg_options=cfg_options, **wanted.repeated())
+    if wanted.dry_run:
+        _print_changes(config, cfg_options, wanted.backbone, wanted.recipe)
         return None
     # What the flags of the start say, such as where the data lie, is not known before the checkpoint is.
-    cfg = _prepare(config, work_dir, None, cfg_options, launcher)
-    point = _point_to_go_on_from(cfg, resume)
+    cfg = _prepare(config, work_dir, cfg_options, wanted.launcher)
+    point = _point_to_go_on_from(cfg, wanted.resume)
     if point:
         flags = repeat_flags(flags, point)
-        cfg = _prepare(config, work_dir, None, flags['cfg_options'], launcher)
+        cfg = _prepare(config, work_dir, flags['cfg_options'], wanted.launcher)
     _apply(cfg, flags)
-    if point:
-        seed = cfgs.keep_seed(cfg, point.seed, seed)
+    seed = cfgs.keep_seed(cfg, point.seed, wanted.seed) if point else wanted.seed
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
     cfg.started_with = {name: value for name, value in flags.items() if value}
@@ -119,8 +81,8 @@ def train(
         cfg.model.backbone.init_cfg = None  # what is gone on or started from holds every weight of the backbone
     check_pretrained(cfg)
     use_the_cpu_well(cfg)
-    changes = check_changes(point, cfg.pretty_text, allow_changes) if point else []
-    return run_training(cfg, Start(point, changes, allow_changes, bad_pictures))
+    changes = check_changes(point, cfg.pretty_text, wanted.allow_changes) if point else []
+    return run_training(cfg, Start(point, changes, wanted.allow_changes, wanted.bad_pictures))
 
 
 @on_console
@@ -130,25 +92,14 @@ def evaluate(
     work_dir: str | None = None,
     data_root: str | None = None,
     cfg_options: dict | None = None,
-    launcher: str = 'none',
-    out: str | None = None,
-    show_dir: str | None = None,
-    tta: bool = False,
-    pipeline: str | None = None,
-    verbose: bool = False,
-    backbone: str | None = None,
+    **options: Any,
 ) -> dict:
     """Evaluate a checkpoint; the arguments are the flags of ``tools/test.py``.
 
     Args:
-        config, work_dir, data_root, cfg_options, launcher: As in :func:`train`.
+        config, work_dir, data_root, cfg_options: As in :func:`train`.
         checkpoint: The weights, or a model that ``tools/export.py`` wrote, ``.onnx`` or ``.xml``.
-        out: ``.pkl`` file for all predictions.
-        show_dir: Folder for a picture of every prediction.
-        tta: Test with the config's test-time augmentation; metrics are then named ``ms/…``.
-        pipeline: Test with the config's pipeline ``<pipeline>_test_pipeline`` instead of its usual one.
-        verbose: As in :func:`train`.
-        backbone: As in :func:`train`, for a checkpoint that was trained so.
+        options: Those of :class:`.options.EvaluateOptions`. ``backbone`` is for a checkpoint that was trained so.
 
     Returns:
         dict: Metrics by name.
@@ -156,32 +107,32 @@ def evaluate(
     Raises:
         UserError: Config, data or checkpoint is missing or does not fit.
     """
-    cfg = _prepare(config, work_dir, data_root, cfg_options, launcher)
-    if backbone:
-        use_nextvit(cfg, backbone)
-    if out and not out.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out {out} must end in .pkl or .pickle')
+    wanted = EvaluateOptions(**options)
+    cfg = _prepare(config, work_dir, cfg_options, wanted.launcher)
+    if data_root:
+        cfgs.set_data_root(cfg, data_root)
+    if wanted.backbone:
+        use_nextvit(cfg, wanted.backbone)
     if not work_dir and os.path.realpath(os.path.dirname(config) or '.') == os.path.realpath(cfg.work_dir):
         cfg.work_dir = os.path.join(cfg.work_dir, 'test')  # MMEngine would write what is tested over what was trained
     check_data(cfg, ('test',))
     check_contents(cfg, ('test',))
     checkpoint = distributed.same_checkpoint(checkpoint, cfg.work_dir)
     check_checkpoint(checkpoint)
-    if show_dir:
-        cfgs.draw_predictions(cfg, show_dir)
+    if wanted.show_dir:
+        cfgs.draw_predictions(cfg, wanted.show_dir)
     is_exported = checkpoint.endswith(EXPORTED)
     if is_exported:
         cfg.model = dict(type='ExportedModel', path=checkpoint)
         # It reads the pictures itself; and processes that fork workers beside OpenVINO's threads were seen to crash.
         cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
-    if (tta or pipeline) and is_exported:
-        raise UserError(f'{"--tta" if tta else "--pipeline"} is for checkpoints, and {checkpoint} is an exported model')
-    if tta and pipeline:
-        raise UserError('--tta and --pipeline both say how to test: give one of them')
-    if tta:
+    if (wanted.tta or wanted.pipeline) and is_exported:
+        flag = '--tta' if wanted.tta else '--pipeline'
+        raise UserError(f'{flag} is for checkpoints, and {checkpoint} is an exported model')
+    if wanted.tta:
         cfgs.use_tta(cfg)
-    if pipeline:
-        cfgs.use_test_pipeline(cfg, pipeline)
+    if wanted.pipeline:
+        cfgs.use_test_pipeline(cfg, wanted.pipeline)
     # The runner would load what training starts or goes on from over the checkpoint.
     cfg.load_from, cfg.resume = None, False
     runner = build_runner(cfg, checkpoint)
@@ -192,20 +143,16 @@ def evaluate(
         runner.load_checkpoint = functools.partial(
             load_exactly, runner.model, where=cfg.filename, logger=runner.logger, notify=notify
         )
-    if out:
-        runner.test_evaluator.metrics.append(_dump_metric(cfg, out))
+    if wanted.out:
+        runner.test_evaluator.metrics.append(_dump_metric(cfg, wanted.out))
     return runner.test()
 
 
-def _prepare(
-    config: str, work_dir: str | None, data_root: str | None, cfg_options: dict | None, launcher: str
-) -> Config:
+def _prepare(config: str, work_dir: str | None, cfg_options: dict | None, launcher: str) -> Config:
     cfg = cfgs.load_config(config, cfg_options)
     cfg.launcher = launcher
     distributed.start(cfg)
     cfgs.set_work_dir(cfg, work_dir)
-    if data_root:
-        cfgs.set_data_root(cfg, data_root)
     allow_no_workers(cfg)
     return cfg
 

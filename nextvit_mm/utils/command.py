@@ -39,24 +39,25 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config, such as train_dataloader.batch_size=4; lists as key="[a,b]" or key=a,b',
     )
-    parser.add_argument('--verbose', action='store_true', help="print all of MMEngine's log, which goes into a file")
-    parser.add_argument(
-        '--launcher',
-        choices=('none', 'pytorch', 'slurm', 'mpi'),
-        default='none',
-        help='how the processes of a distributed run were started',
-    )
     # torchrun sets LOCAL_RANK; torch.distributed.launch passes the flag instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+BACKBONE = dict(
+    metavar='small|base|large|CONFIG',
+    help="put this Next-ViT, or that of a config, in the place of the config's backbone",
+)
+VERBOSE = "print all of MMEngine's log, which goes into a file"
 
 
 def option(default: Any = dataclasses.MISSING, **keywords: Any) -> Any:
     """A field of an options dataclass, of which :func:`add_options` makes an argument.
 
     Args:
-        default: The field's default; a field without one is a positional argument, and so is one of ``nargs='?'``.
-        keywords: What ``ArgumentParser.add_argument`` takes (``help``, ``choices``, ``metavar`` …), and ``flag``: the
-            flag's name where it is not the field's.
+        default: The field's default; a field without one is a positional argument, and so is one of ``nargs='?'``
+            without a ``flag``.
+        keywords: What ``ArgumentParser.add_argument`` takes (``help``, ``choices``, ``metavar`` …), ``flag``: the
+            flag's name where it is not the field's, and ``group``: the heading that it stands under in the help.
     """
     return dataclasses.field(default=default, metadata=keywords)
 
@@ -70,18 +71,25 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
     (:func:`take_options`). The help ends in the default, unless the help says it itself.
     """
     hints = typing.get_type_hints(options)
+    groups: dict[str | None, Any] = {None: parser}
     for field in dataclasses.fields(options):  # type: ignore[arg-type]  # typeshed has no type for "a dataclass"
         if 'help' not in field.metadata:
             continue
         keywords = {**_argument(hints[field.name], field.default), **field.metadata}
+        title = keywords.pop('group', None)
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        is_positional = field.default is dataclasses.MISSING or (
+            keywords.get('nargs') == '?' and 'flag' not in keywords
+        )
         flag = keywords.pop('flag', f'--{"no-" * (field.default is True)}{field.name.replace("_", "-")}')
         if field.default is not dataclasses.MISSING:
             keywords['help'] += _told_default(field.default, keywords['help'])
             keywords['default'] = argparse.SUPPRESS
-        if field.default is dataclasses.MISSING or keywords.get('nargs') == '?':
-            parser.add_argument(field.name, **keywords)
+        if is_positional:
+            groups[title].add_argument(field.name, **keywords)
         else:
-            parser.add_argument(flag, dest=field.name, **keywords)
+            groups[title].add_argument(flag, dest=field.name, **keywords)
 
 
 def take_options(options: type[Options], args: dict[str, Any], base: Options | None = None) -> Options:
@@ -116,15 +124,6 @@ def print_anywhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
             stream.reconfigure(errors='replace')
-
-
-def add_backbone_argument(parser: argparse.ArgumentParser) -> None:
-    """The flag that puts a Next-ViT into any config."""
-    parser.add_argument(
-        '--backbone',
-        metavar='small|base|large|CONFIG',
-        help="put this Next-ViT, or that of a config, in the place of the config's backbone",
-    )
 
 
 def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:

@@ -9,14 +9,15 @@ from nextvit_mm.deploy.export import export
 from nextvit_mm.deploy.options import ExportOptions
 from nextvit_mm.deploy.quantize import has_vnni
 from nextvit_mm.errors import UserError
+from nextvit_mm.utils.command import add_options, take_options
 
 
 def test_the_command_line_has_every_option_with_its_default():
     parser = argparse.ArgumentParser()
-    ExportOptions.add_arguments(parser)
-    assert vars(parser.parse_args([])) == dataclasses.asdict(ExportOptions())
+    add_options(parser, ExportOptions)
+    assert take_options(ExportOptions, vars(parser.parse_args([]))) == ExportOptions()
     given = parser.parse_args(['--to', 'openvino', '--size', '64', '96', '--no-evaluate', '--int8'])
-    options = ExportOptions(**vars(given))
+    options = take_options(ExportOptions, vars(given))
     assert (options.to, options.size, options.evaluate, options.int8) == ('openvino', [64, 96], False, True)
     assert all(field.metadata['help'] for field in dataclasses.fields(ExportOptions))
 

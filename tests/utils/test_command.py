@@ -48,6 +48,19 @@ def test_an_optional_positional_argument():
     assert take_options(Options, parse('c.py', 'w.pth', '--quick')) == Options('c.py', 'w.pth', quick=True)
 
 
+def test_a_flag_with_or_without_a_value_under_a_heading():
+    @dataclass
+    class Resuming:
+        resume: str | None = option(None, help='go on', flag='--resume', nargs='?', const='auto', group='going on')
+        again: bool = option(False, help='once more', group='going on')
+
+    parser = argparse.ArgumentParser()
+    add_options(parser, Resuming)
+    for arguments, wanted in ((), None), (('--resume',), 'auto'), (('--resume', 'x.pth'), 'x.pth'):
+        assert take_options(Resuming, vars(parser.parse_args(arguments))) == Resuming(wanted)
+    assert parser.format_help().count('going on:') == 1
+
+
 def test_a_base_gives_what_is_not_given_and_other_arguments_stay():
     base = Options('base.py', rounds=5, quick=True)
     args = dict(parse('c.py', '--rounds', '7'), png='x.png')
