@@ -105,7 +105,7 @@ class Length:
         rescale_schedule(cfg, wanted, total if own_data or not by_epoch or each else None)
         if own_data:
             _fit_reports(cfg, wanted, each or 1, by_epoch)
-        unit = 'epochs' if by_epoch else 'iterations'
+        unit = ('epoch' if by_epoch else 'iteration') + 's' * (wanted != 1)
         detail = f' of {each:,} iterations' if by_epoch and each else ''
         print_log(f'length: {wanted:,} {unit}{detail} (the recipe: {old:,})', 'current')
 

@@ -1,4 +1,4 @@
-"""When and how a run can be laid beside a published one."""
+"""When and how a run can be compared with a published one."""
 
 import json
 import math
