@@ -39,8 +39,14 @@ HEADS: dict[str, dict] = dict(
         'model.test_cfg.rcnn.score_thr': 0.0,
         'train_cfg.max_epochs': 1,
     },
-    semantic_fpn={'model.neck.in_channels': WIDTHS},
-    upernet={'model.decode_head.in_channels': WIDTHS, 'model.auxiliary_head.in_channels': WIDTHS[2]},
+    # With weights of classes, which the published recipes lack, MMSegmentation's losses are means of one process, too.
+    semantic_fpn={'model.neck.in_channels': WIDTHS, 'model.decode_head.loss_decode.class_weight': None},
+    upernet={
+        'model.decode_head.in_channels': WIDTHS,
+        'model.decode_head.loss_decode.class_weight': None,
+        'model.auxiliary_head.in_channels': WIDTHS[2],
+        'model.auxiliary_head.loss_decode.class_weight': None,
+    },
     classifier={'model.head.in_channels': WIDTHS[3], 'train_cfg.max_epochs': 1},
 )
 
