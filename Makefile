@@ -12,6 +12,9 @@ BENCHMARK_DIR ?= work_dirs/benchmark
 ABLATION_DIR ?= work_dirs/ablation
 CHAOS_DIR ?= work_dirs/chaos
 
+# Where it is set, every process of the tests and of the demo would compile torch anew: seconds each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo segment learn test test-fast lint chaos matrix docs benchmark ablation
 
 help:

@@ -216,6 +216,7 @@ def run_step(venv: Path, step: Step, heading: str) -> None:
 def run_logged(step: Step, log: Path) -> int:
     """Run the command, its output into the log, its progress (ninja's [n/m]) and the time onto the screen."""
     env = {**os.environ, **step.env, 'PYTHONUNBUFFERED': '1'}
+    env.pop('PYTHONDONTWRITEBYTECODE', None)  # the check leaves compiled what everything imports
     start = last = time.monotonic()
     built: str | None = None
     with open(log, 'w') as out:
