@@ -1,4 +1,4 @@
-"""The four recipes with tiny networks, run alone by tests or by two processes (``python recipes.py FOLDER``)."""
+"""The recipes with tiny networks, run alone by tests or by two processes (``python recipes.py FOLDER``)."""
 
 import json
 import os
@@ -18,12 +18,13 @@ from tests.conftest import ROOT, TINY
 
 STEPS = 10
 WIDTHS = [32, 64, 128, 128]  # of TINY's maps
-LAYOUTS = dict(mask_rcnn='coco', semantic_fpn='ade', upernet='ade', classifier='imagenet')
+LAYOUTS = dict(mask_rcnn='coco', semantic_fpn='ade', upernet='ade', classifier='imagenet', averaging='imagenet')
 CONFIGS = dict(
     mask_rcnn='mask_rcnn_nextvit_s_digits',
     semantic_fpn='semantic_fpn_nextvit_s_digits',
     upernet='upernet_nextvit_s_digits',
     classifier='nextvit_s_digits',
+    averaging='nextvit_s_digits',  # the classifier with gradients that wait, averaged weights, frozen parts, with_cp
 )
 # MMDetection's losses are means over the boxes of one process. So two processes are the same as one that takes their
 # batches in turn and adds the gradients up; everywhere else they are the same as one with twice the batch.
@@ -48,6 +49,12 @@ HEADS: dict[str, dict] = dict(
         'model.auxiliary_head.loss_decode.class_weight': None,
     },
     classifier={'model.head.in_channels': WIDTHS[3], 'train_cfg.max_epochs': 1},
+    averaging={
+        'model.head.in_channels': WIDTHS[3],
+        'train_cfg.max_epochs': 1,
+        'model.backbone.frozen_stages': 1,
+        'model.backbone.with_cp': True,
+    },
 )
 
 
@@ -115,12 +122,17 @@ def options(name: str, alone: bool, **more) -> dict:
     small['model.backbone.norm_eval'] = True
     # What a BN that was not trained lets through must neither explode nor vanish.
     start = dict(type='Xavier', layer=['Conv2d', 'Linear'], gain=0.7)
-    small['model.backbone.init_cfg'] = start if name == 'classifier' else dict(start, _delete_=True)
+    small['model.backbone.init_cfg'] = start if LAYOUTS[name] == 'imagenet' else dict(start, _delete_=True)
     small['optim_wrapper'] = dict(
-        _delete_=True, type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-2), accumulative_counts=turns
+        _delete_=True,
+        type='OptimWrapper',
+        optimizer=dict(type='SGD', lr=1e-2),
+        accumulative_counts=2 if name == 'averaging' else turns,
     )
     small['param_scheduler'] = []
     small['custom_hooks'] = [dict(type='KeepBatchNorms'), dict(type='RecordingHook')]
+    if name == 'averaging':
+        small['custom_hooks'].append(dict(type='EMAHook', momentum=0.3))
     small['default_hooks.checkpoint.interval'] = STEPS if LAYOUTS[name] == 'ade' else 1
     small['default_hooks.checkpoint.save_best'] = None
     return {**small, **more}
