@@ -12,6 +12,7 @@ from typing import Any
 
 INDEX = 'model-index.yml'
 MODEL_HUB = 'mmpretrain.apis.model'
+PAGE = 'nextvit_mm-page:'  # before the address of weights that no tool can fetch; nextvit_mm.weights says so
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Recipe:
     Attributes:
         name: As in the metafiles, such as ``mask_rcnn_nextvit_s_1x``.
         config: Its file.
-        weights: Address of the published weights, None where there are none.
+        weights: Address of the published weights, None where there are none to be fetched.
+        page: Address of the page from which a person downloads them with a browser, None where there is none.
     """
 
     name: str
     config: Path
     weights: str | None
+    page: str | None = None
 
 
 @cache
@@ -38,7 +41,12 @@ def list_recipes() -> dict[str, Recipe]:
     if root is None:
         return {}
     models = [model for file in load(root / INDEX)['Import'] for model in load(root / file)['Models']]
-    return {m['Name']: Recipe(m['Name'], root / m['Config'], m.get('Weights')) for m in models}
+    return {
+        m['Name']: Recipe(
+            m['Name'], root / m['Config'], m.get('Weights'), (m.get('Converted From') or {}).get('Weights')
+        )
+        for m in models
+    }
 
 
 def find_recipe(name: str) -> Recipe | None:
@@ -66,7 +74,9 @@ def add_to_inferencers() -> None:
         yield from original(folder)
         # An absolute path stays what it is when MMEngine joins it to its own folder.
         for recipe in list_recipes().values():
-            yield dict(Name=recipe.name, Config=str(recipe.config), Weights=recipe.weights)
+            # Without weights an inferencer would go on with random ones, and warn.
+            weights = recipe.weights or PAGE + (recipe.page or '')
+            yield dict(Name=recipe.name, Config=str(recipe.config), Weights=weights)
 
     vars(with_ours)['with_nextvit'] = True
     BaseInferencer._get_models_from_metafile = staticmethod(with_ours)

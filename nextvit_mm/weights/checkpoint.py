@@ -10,6 +10,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from ..errors import WeightsError
+from ..utils.recipes import PAGE
 from .fetch import fetch_from_hub, fetch_from_url, locate_weights, parse_hub_name
 from .io import read_weights
 from .zoo import ZOO
@@ -137,3 +138,10 @@ def load_from_zoo(filename: str, map_location: Any = None) -> Any:
 @CheckpointLoader.register_scheme(prefixes='hf-hub:')
 def load_from_hub(filename: str, map_location: Any = None) -> Any:
     return read_weights(fetch_from_hub(*parse_hub_name(filename)), map_location, tensors_only=True)
+
+
+@CheckpointLoader.register_scheme(prefixes=PAGE)
+def load_from_page(filename: str, map_location: Any = None) -> Any:
+    page = filename[len(PAGE) :]
+    where = f'download {page} with a browser' if page else 'there are no published ones'
+    raise WeightsError(f'the weights of this recipe cannot be fetched: {where}, and give the file as weights')

@@ -31,12 +31,21 @@ def test_other_peoples_weights_are_loaded_as_without_this_package(tmp_path):
         assert loader.__module__ == 'mmengine.runner.checkpoint', name
     assert mmengine_checkpoint.load_url is mmengine.utils.dl_utils.load_url
     own = [name for name, load in CheckpointLoader._schemes.items() if load.__module__.startswith('nextvit_mm')]
-    assert len(own) == 2 and 'hf-hub:' in own and not any(re.match(pattern, name) for pattern in own for name in NAMES)
+    assert len(own) == 3 and 'hf-hub:' in own and not any(re.match(pattern, name) for pattern in own for name in NAMES)
     if TENSORS_ONLY:  # allowed only while we read
         assert argparse.Namespace not in torch.serialization.get_safe_globals()
         torch.save(dict(args=argparse.Namespace(lr=1)), tmp_path / 'x.pth')
         assert read_weights(tmp_path / 'x.pth')['args'].lr == 1
         assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
+def test_weights_that_only_a_person_can_download():
+    with pytest.raises(WeightsError, match='download https://x/view with a browser, and give the file as weights'):
+        CheckpointLoader.load_checkpoint('nextvit_mm-page:https://x/view')
+    from nextvit_mm.utils.recipes import find_recipe
+
+    recipe = find_recipe('mask_rcnn_nextvit_s_1x')
+    assert recipe.weights is None and recipe.page.startswith('https://drive.google.com/')
 
 
 class Thing:
