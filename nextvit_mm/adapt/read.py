@@ -13,7 +13,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from ..errors import UserError
 from ..utils.new_style import read_file
 
-# MMEngine looks for `_base_ = 'nextvit_mm::…'` in the packages of this table alone.
+# MMEngine takes `package::path` of the packages of this table alone.
 MODULE2PACKAGE.setdefault('nextvit_mm', 'nextvit_mm')
 
 

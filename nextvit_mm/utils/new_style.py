@@ -44,21 +44,38 @@ def read_file(path: str) -> Config:
 def _both_styles() -> Iterator[None]:
     """Let a config of either style inherit from either style, and new-style ones from ``PACKAGE.configs.…``."""
     is_new, parse, read = Config._is_lazy_import, Config._parse_lazy_import, Config._file2dict
+    styles = ['older']  # of the files that are being read, the innermost last
+
+    @contextmanager
+    def style(name: str) -> Iterator[None]:
+        styles.append(name)
+        try:
+            yield
+        finally:
+            styles.pop()
+
+    def installed(package: str) -> str:
+        return _folder_of_configs(package) if styles[-1] == 'new' else get_installed_path(package)
 
     def is_new_style(filename: str) -> bool:
         return not _names_bases(filename) and is_new(filename)
 
     def parse_any(filename: str) -> tuple[ConfigDict, set]:
         if is_new_style(filename) or not _names_bases(filename):
-            return parse(filename)
+            with style('new'):
+                return parse(filename)
         return Config._dict_to_config_dict_lazy(read_any(filename)[0]), set()
 
     def read_any(
-        filename: str, predefined: bool = True, environment: bool = True, lazy_import: bool | None = None
+        filename: str,
+        use_predefined_variables: bool = True,
+        use_environment_variables: bool = True,
+        lazy_import: bool | None = None,
     ) -> tuple[dict, str, dict]:
         filename = os.path.abspath(os.path.expanduser(filename))
         if not os.path.isfile(filename) or not filename.endswith('.py') or not is_new_style(filename):
-            values, text, variables = read(filename, predefined, environment, False)
+            with style('older'):
+                values, text, variables = read(filename, use_predefined_variables, use_environment_variables, False)
             return _settings(values), text, variables
         usual, ConfigDict.lazy = ConfigDict.lazy, True
         try:
@@ -72,7 +89,7 @@ def _both_styles() -> Iterator[None]:
         mock.patch.object(Config, '_is_lazy_import', staticmethod(is_new_style)),
         mock.patch.object(Config, '_parse_lazy_import', staticmethod(parse_any)),
         mock.patch.object(Config, '_file2dict', staticmethod(read_any)),
-        mock.patch.object(mmengine_config, 'get_installed_path', _folder_of_configs),
+        mock.patch.object(mmengine_config, 'get_installed_path', installed),
     ):
         yield
 

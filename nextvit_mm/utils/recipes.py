@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 INDEX = 'model-index.yml'
+NAME = __name__.split('.')[0]
 MODEL_HUB = 'mmpretrain.apis.model'
 PAGE = 'nextvit_mm-page:'  # before the address of weights that no tool can fetch; nextvit_mm.weights says so
 
@@ -57,6 +58,30 @@ def find_root() -> Path | None:
     """The folder that holds ``model-index.yml`` and ``configs``: of a source tree, or of the installed package."""
     package = Path(__file__).resolve().parents[1]
     return next((root for root in (package.parent, package / '.mim') if (root / INDEX).is_file()), None)
+
+
+def add_to_configs() -> None:
+    """Let ``_base_ = 'nextvit_mm::detection/….py'`` find our configs, in any script that has imported this package.
+
+    MMEngine looks below the folder that pip tells, which an editable installation does not have.
+    """
+    from mmengine.config import Config
+
+    usual = Config._get_cfg_path
+    if getattr(usual, 'with_nextvit', False):
+        return
+
+    def with_ours(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        package, mark, inner = cfg_path.partition('::')
+        if (package, mark) != (NAME, '::'):
+            return usual(cfg_path, filename)
+        path = (find_root() or Path(NAME)) / 'configs' / (inner if inner.endswith('.py') else f'{inner}.py')
+        if not path.is_file():
+            raise FileNotFoundError(f'{cfg_path} is none of the configs of {NAME}: there is no {path}')
+        return str(path), None
+
+    vars(with_ours)['with_nextvit'] = True
+    Config._get_cfg_path = staticmethod(with_ours)
 
 
 def add_to_inferencers() -> None:

@@ -115,6 +115,16 @@ def test_configs_of_another_package_by_its_name(tmp_path):
     assert read_config(write(tmp_path, 'x.py', text)).model.type == 'RetinaNet'
 
 
+@needs_mmdet
+def test_our_configs_by_name_for_any_script(tmp_path):
+    for name in ('detection/mask_rcnn_nextvit_s_1x.py', 'detection/mask_rcnn_nextvit_s_1x'):
+        path = write(tmp_path, 'x.py', f"_base_ = 'nextvit_mm::{name}'\nmodel = dict(backbone=dict(arch='base'))\n")
+        for read in (read_config, Config.fromfile):
+            assert (read(path).model.type, read(path).model.backbone.arch) == ('MaskRCNN', 'base')
+    with pytest.raises(UserError, match='nextvit_mm::detection/none.py is none of the configs of nextvit_mm'):
+        read_config(write(tmp_path, 'x.py', "_base_ = 'nextvit_mm::detection/none.py'\n"))
+
+
 def test_mmengine_is_left_as_it_was(tmp_path):
     before = {name: vars(Config)[name] for name in ('_is_lazy_import', '_parse_lazy_import', '_file2dict')}
     read_config(write(tmp_path, 'x.py', 'a = 1\n'))
