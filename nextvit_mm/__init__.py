@@ -8,12 +8,13 @@ from .models import NextViT
 from .ops import install as install_operators
 from .reproduction import PublishedRunHook
 from .training.schedulers import WarmupCosineEpochLR
-from .utils.recipes import add_to_inferencers
+from .utils.recipes import add_to_configs, add_to_inferencers
 from .version import __version__
 from .weights import allow_mmengine_checkpoints, get_model, list_models
 
 allow_mmengine_checkpoints()
 install_operators()
+add_to_configs()
 add_to_inferencers()
 
 __all__ = [

@@ -19,12 +19,12 @@ def set_pixels(cfg: Config, holder: ConfigDict, pretrained: bool, said: list[str
     if holder.backbone.get('in_channels', 3) != 3:
         said.append('the preprocessor stays: the published mean and deviation are for three channels')
         return
-    changed = [name for name, one in _preprocessors(cfg) if _set(cfg, one)]
+    changed = [name for name, one in preprocessors(cfg) if _set(cfg, one)]
     if changed:
         said.append(f'{", ".join(changed)}: RGB, mean {PIXELS["mean"]}, std {PIXELS["std"]}, as the weights expect')
 
 
-def _preprocessors(cfg: Config) -> Iterator[tuple[str, ConfigDict]]:
+def preprocessors(cfg: Config) -> Iterator[tuple[str, ConfigDict]]:
     """Those of the model and of the config, and below those that wrap others."""
     places = [('data_preprocessor', cfg), ('model.data_preprocessor', cfg.get('model') or {})]
     places.append(('model.detector.data_preprocessor', (cfg.get('model') or {}).get('detector') or {}))

@@ -11,8 +11,9 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
 from ..errors import UserError
+from ..utils.new_style import read_file
 
-# MMEngine looks for `_base_ = 'nextvit_mm::…'` in the packages of this table alone.
+# MMEngine takes `package::path` of the packages of this table alone.
 MODULE2PACKAGE.setdefault('nextvit_mm', 'nextvit_mm')
 
 
@@ -37,7 +38,7 @@ def read_config(name: str | Path, options: dict | None = None) -> Config:
         if folder not in sys.path:
             sys.path.append(folder)
     try:
-        cfg = Config.fromfile(path)
+        cfg = read_file(path)
         cfg.merge_from_dict(options or {})
     except Exception as error:  # a config is a program, which can fail in any way there is
         cause = f'{type(error).__name__}: {(str(error).strip().splitlines() or [""])[0]}'
@@ -64,14 +65,19 @@ def _packaged(name: str) -> str:
 
 
 def _place(error: Exception, path: str) -> str:
-    """The innermost line of a config that an error was raised in, where there is one."""
-    found, trace = '', error.__traceback__
+    """Where an error of a config itself was raised: the line, and the file where it is another than the config's."""
+    of_configs, of_others, trace = '', '', error.__traceback__
     while trace:
-        file = trace.tb_frame.f_code.co_filename
-        if file == '<string>' or os.path.dirname(file) == os.path.dirname(os.path.abspath(path)):
-            found = f'line {trace.tb_lineno}: '
+        frame, file = trace.tb_frame, trace.tb_frame.f_code.co_filename
+        if frame.f_code.co_name == '<module>' and os.path.isfile(file):
+            other = '' if os.path.abspath(file) == os.path.abspath(path) else f'{file}, '
+            place = f'{other}line {trace.tb_lineno}: '
+            if '__name__' not in frame.f_globals:  # MMEngine runs configs without one
+                of_configs = place
+            elif 'site-packages' not in file:
+                of_others = place
         trace = trace.tb_next
-    return found
+    return of_configs or of_others
 
 
 def differences(old: Config, new: Config) -> list[str]:

@@ -16,6 +16,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from ..errors import UserError
 from ..predict.predictor import TOP, Predictor, read_picture
+from ..training.channels import only_color
 from ..training.config import leaf_datasets, load_config
 from ..training.preflight import check_checkpoint
 from ..utils.recipes import find_recipe
@@ -85,8 +86,8 @@ def resolve(model: str, checkpoint: str | None) -> tuple[Config, str]:
             'configs/detection, segmentation and classification'
         )
     weights = checkpoint or recipe.weights
-    if not weights or 'drive.google.com' in weights:
-        where = f'download {weights}, and give the file' if weights else 'give a CHECKPOINT'
+    if not weights:
+        where = f'download {recipe.page}, and give the file' if recipe.page else 'give a CHECKPOINT'
         raise UserError(f'{model} needs its weights: {where} after the name')
     return load_config(str(recipe.config)), weights
 
@@ -111,6 +112,7 @@ class Trained(Predictor):
             raise UserError(f'{cfg.filename} is of {scope}; what is known here are {", ".join(TASKS)}')
         if not (cfg.get('test_dataloader') or {}).get('dataset'):
             raise UserError(f'{cfg.filename} has no test_dataloader, whose pipeline prepares the pictures')
+        only_color(cfg, 'predictions are made of')
         check_checkpoint(checkpoint)
         self.path = Path(checkpoint)
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')

@@ -1,19 +1,18 @@
 """Next-ViT as an MMEngine backbone."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from .arch import Arch, StageArch, linear_drop_path_rates, parse_arch
 from .blocks import BLOCKS, BlockOptions
 from .layers import EMHSA, ConvNormAct, build_norm
+from .recompute import recomputed
 
 OUT_NORMS = ('none', 'last', 'all')
 
@@ -30,7 +29,7 @@ class NextViT(BaseModule):
     Args:
         arch: ``'small'``, ``'base'``, ``'large'`` (Table 3), or a dict with the keys of
             :data:`nextvit_mm.models.arch.ARCHS`. Default ``'small'``.
-        in_channels: Channels of the input image. Default 3.
+        in_channels: Channels of the input image. Weights for three channels are adapted to others. Default 3.
         drop_path_rate: Largest stochastic-depth rate; grows linearly from 0 over the blocks. Published: detection
             0.1 / 0.2 / 0.2 for S / B / L, segmentation 0.2. Default 0.
         drop_rate: Dropout rate inside the MLPs and after attention. Default 0.
@@ -41,7 +40,8 @@ class NextViT(BaseModule):
             ``'all'``: a norm after every stage (segmentors). As in the release, a normed map is also what goes on
             to the next stage. Default ``'none'``.
         frozen_stages: -1 trains everything; 0 freezes the stem; k freezes the stem and stages 1 to k. A frozen
-            part gets no gradient and stays in eval mode. Default -1.
+            part gets no gradient and stays in eval mode. With other than three input channels the stem learns in any
+            case, because no published one has seen such pictures. Default -1.
         norm_eval: Keep every BN of the backbone in eval mode while training. Default False.
         sr_mode: What E-MHSA's spatial reduction averages over, ``'tokens'`` (released weights) or true 2-D
             ``'windows'``; see :class:`nextvit_mm.models.layers.EMHSA`. Default ``'tokens'``.
@@ -111,6 +111,7 @@ class NextViT(BaseModule):
             raise ValueError(
                 f"out_norm='last' is a norm after stage {num_stages}, which out_indices={tuple(out_indices)} leaves out"
             )
+        self.in_channels = in_channels
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
@@ -141,10 +142,7 @@ class NextViT(BaseModule):
         outs = []
         for i, stage in enumerate(self.stages):
             for block in stage.blocks:
-                if self.with_cp and x.requires_grad:
-                    x = checkpoint(block, x, use_reentrant=False, context_fn=lambda b=block: _checkpoint_contexts(b))
-                else:
-                    x = block(x)
+                x = recomputed(block, x) if self.with_cp and x.requires_grad else block(x)
             x = getattr(self, f'norm{i}')(x)
             if i in self.out_indices:
                 outs.append(x)
@@ -236,7 +234,7 @@ class NextViT(BaseModule):
     def _freeze_stages(self) -> None:
         if self.frozen_stages < 0:
             return
-        frozen = [self.stem]
+        frozen = [self.stem] if self.in_channels == 3 else []
         for i in range(min(self.frozen_stages, len(self.stages))):
             frozen += [self.stages[i], getattr(self, f'norm{i}')]
         for module in frozen:
@@ -295,23 +293,3 @@ def _is_pretrained(init_cfg: dict) -> bool:
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f'{name}={value!r} must be one of {", ".join(map(repr, choices))}')
-
-
-def _checkpoint_contexts(block: nn.Module):
-    """Contexts for the first and the second run of a checkpointed block: the second leaves running statistics be."""
-    return nullcontext(), _without_tracking(block)
-
-
-@contextmanager
-def _without_tracking(block: nn.Module) -> Iterator[None]:
-    # A training BN normalises with the batch's statistics either way; with no momentum it does not fold them into its
-    # running averages a second time, and what it counts is put back. SyncBN must have something to count.
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, kept):
-            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -9,9 +9,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..adapt.read import read_config as load_config  # noqa: F401  (the tools' name of it)
-from ..data.loaders import EVALUATORS, LOADERS, leaf_datasets
+from ..data.loaders import EVALUATORS, LOADERS, leaf_datasets, type_name
 from ..errors import UserError
 
+MASK_HEADS = ('mask_head', 'panoptic_head', 'panoptic_fusion_head', 'semantic_head', 'segm_head')  # of MMDetection
 PIPELINE = '_test_pipeline'  # how the variables that --pipeline names end
 
 
@@ -125,10 +126,9 @@ def use_tta(cfg: Config) -> None:
     missing = [name for name in ('tta_model', 'tta_pipeline') if not cfg.get(name)]
     if missing:
         raise UserError(f'--tta needs {" and ".join(missing)}, which {cfg.filename} does not have')
-    if 'mask_head' in cfg.model or 'mask_head' in (cfg.model.get('roi_head') or {}):
-        raise UserError(
-            f'--tta: MMDetection cannot merge masks, and the model of {cfg.filename} has a mask head; boxes work'
-        )
+    masks = _predicts_masks(cfg)
+    if masks:
+        raise UserError(f'--tta: MMDetection cannot merge masks, and {cfg.filename} has {masks}; boxes work')
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
         dataset.pipeline = cfg.tta_pipeline
     evaluators = cfg.test_evaluator
@@ -153,6 +153,23 @@ def use_test_pipeline(cfg: Config, name: str) -> None:
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
         dataset.pipeline = pipeline
     cfg.tested_pipeline = name  # kept with the results, by the config that MMEngine writes beside them
+
+
+def _predicts_masks(cfg: Config) -> str | None:
+    """What of a detector's config says that masks come out, by its key."""
+    if cfg.get('default_scope') not in (None, 'mmdet'):
+        return None
+    for key, node in (('model', cfg.model), ('model.detector', cfg.model.get('detector') or {})):
+        for name, part in ((key, node), (f'{key}.roi_head', node.get('roi_head') or {})):
+            found = next((head for head in MASK_HEADS if part.get(head)), None)
+            if found:
+                return f'{name}.{found}'
+    evaluators = cfg.get('test_evaluator') or {}
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        metrics = evaluator.get('metric') or ()
+        if 'segm' in ([metrics] if isinstance(metrics, str) else metrics) or 'Panoptic' in type_name(evaluator):
+            return 'a test_evaluator of masks'
+    return None
 
 
 def _backbone(cfg: Config) -> dict:

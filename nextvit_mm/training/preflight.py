@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from mmengine.config import Config
 
 from ..errors import UserError
-from ..weights.io import fetch_from_hub, locate_weights, parse_hub_name
+from ..weights.checkpoint import split_name
+from ..weights.fetch import fetch_from_hub, locate_weights, parse_hub_name
 from ..weights.zoo import ZOO
 from .config import leaf_datasets
 
@@ -62,6 +63,7 @@ def check_checkpoint(path: str) -> None:
     Raises:
         UserError: It does not.
     """
+    path = split_name(path)[0]
     if path.startswith('hf-hub:'):
         parse_hub_name(path)
     elif path not in ZOO and '://' not in path and not os.path.isfile(os.path.expanduser(path)):
@@ -76,7 +78,7 @@ def check_pretrained(cfg: Config) -> None:
     """
     init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg') or []
     names = [init.get('checkpoint') or '' for init in (init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg])]
-    for name in [*names, cfg.get('load_from') or '']:
+    for name in map(lambda given: split_name(given)[0], [*names, cfg.get('load_from') or '']):
         if name in ZOO:
             locate_weights(name)
         elif name.startswith('hf-hub:'):

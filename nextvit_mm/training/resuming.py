@@ -11,9 +11,11 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import load_state_dict
 
 from ..errors import UserError, WeightsError
-from ..weights.io import read_weights
+from ..weights.checkpoint import load_checkpoint
+from ..weights.models import unwrap_model
 from .changes import SAID_ONLY, SCHEDULE, Change, find_changes, read_config_text
 from .rates import follow_new_schedule, own_settings
 from .sampling import AlreadySkipped
@@ -33,6 +35,7 @@ class Point:
         seed: Of the run.
         classes: Of its data.
         pictures, processes: How many it had; None if the file does not tell.
+        content: What the file holds, until the run has taken it: a large file is read once.
     """
 
     path: str
@@ -43,11 +46,17 @@ class Point:
     classes: Sequence[str] = ()
     pictures: int | None = None
     processes: int | None = None
+    content: dict | None = field(default=None, repr=False)
 
     @property
     def flags(self) -> dict[str, Any]:
         """The flags that the run was started with."""
         return self.config.get('started_with') or {}
+
+    def take(self) -> dict:
+        """The content, which is not kept any longer."""
+        content, self.content = self.content, None
+        return load_checkpoint(self.path) if content is None else content
 
 
 def find_checkpoint(work_dir: str) -> str | None:
@@ -87,8 +96,8 @@ def read_point(path: str) -> Point:
     Raises:
         UserError: It cannot be read, or cannot be gone on from.
     """
-    checkpoint = read_weights(path)
-    missing = {'meta', 'optimizer'} - set(checkpoint)
+    checkpoint = load_checkpoint(path)
+    missing = {'meta', 'optimizer', 'state_dict'} - set(checkpoint if isinstance(checkpoint, dict) else ())
     if missing:
         raise UserError(
             f'{path} cannot be resumed from: it holds no {" and no ".join(sorted(missing))}. To start '
@@ -104,6 +113,7 @@ def read_point(path: str) -> Point:
         tuple((meta.get('dataset_meta') or {}).get('classes') or ()),
         meta.get('pictures'),
         meta.get('processes'),
+        checkpoint,
     )
 
 
@@ -209,16 +219,21 @@ class GoOnHook(Hook):
 def go_on_exactly(runner: Runner, point: Point, changes: list[Change]) -> None:
     """Have ``Runner.train`` load a checkpoint with every weight, and follow a new schedule where there is one."""
     runner._resume, runner._load_from = True, point.path
-    runner.load_checkpoint = functools.partial(_load_strictly, runner.load_checkpoint)
+    runner.load_checkpoint = functools.partial(_load_strictly, runner, point)
     runner.resume = functools.partial(_resume, runner, runner.resume, changes)
 
 
-def _load_strictly(load: Any, filename: str, **kwargs: Any) -> dict:
+def _load_strictly(runner: Runner, point: Point, filename: str, **_: Any) -> dict:
+    """``Runner.load_checkpoint`` of a content that has been read, with every weight of the model."""
+    content = point.take()
+    runner.call_hook('after_load_checkpoint', checkpoint=content)
     try:
-        return load(filename, **{**kwargs, 'strict': True})
+        load_state_dict(unwrap_model(runner.model), content['state_dict'], strict=True, logger=runner.logger)
     except RuntimeError as error:
         lines = [line.strip()[:300] for line in str(error).splitlines() if line.strip()]
         raise WeightsError('\n'.join([f'{filename} does not fit the model:', *lines[:6]])) from None
+    runner._has_loaded = True
+    return content
 
 
 def _resume(runner: Runner, resume: Any, changes: list[Change], filename: str, **kwargs: Any) -> None:

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from ..errors import UserError
 from ..weights.models import unwrap_model
 from .files import PART, count_bytes, flush, is_full, is_local, write_whole
+from .gradients import gather_gradients, is_between_steps, restore_gradients
 from .randomness import gather_states, own_state, restore_states, set_own_state
 
 POINTER = 'last_checkpoint'  # MMEngine's name
@@ -29,7 +30,8 @@ class WholeCheckpointHook(CheckpointHook):
     one file more than it keeps. Other places than local disks are written as MMEngine does.
 
     Beside what MMEngine stores, a checkpoint holds the states of the random numbers of every process
-    (``random_states``), the number of pictures, and that of processes. Validation leaves training's random numbers as
+    (``random_states``), gradients that wait for more batches (``gradients``), the number of pictures, and that of
+    processes. Validation leaves training's random numbers as
     they were. The arguments are those of CheckpointHook.
 
     Raises:
@@ -44,6 +46,8 @@ class WholeCheckpointHook(CheckpointHook):
         super().before_train(runner)
         self._kept_random: dict | None = None  # while a validation runs
         self._random: list[dict] = []
+        self._gradients: dict[str, Any] = {}
+        self._go_on_with_gradients(runner)
         self._bytes = 0
         self._replaced: list[str] = []  # best checkpoints that a better one follows
         if isinstance(runner, Runner) and not isinstance(runner.save_checkpoint, functools.partial):
@@ -71,6 +75,7 @@ class WholeCheckpointHook(CheckpointHook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if runner._resume:
             self._loaded_random = checkpoint.get('random_states')
+            self._loaded_gradients = checkpoint.get('gradients') or {}
 
     def before_train_epoch(self, runner: Runner) -> None:
         states, self._loaded_random = getattr(self, '_loaded_random', None), None
@@ -79,9 +84,21 @@ class WholeCheckpointHook(CheckpointHook):
                 f'the checkpoint has the random numbers of {len(states)} processes: these start with new ones'
             )
 
+    def _go_on_with_gradients(self, runner: Runner) -> None:
+        loaded = self.__dict__.pop('_loaded_gradients', None)
+        if loaded:
+            restore_gradients(runner, loaded)
+        elif loaded is not None and is_between_steps(runner):
+            runner.logger.warning(
+                'the checkpoint was written between two steps of the optimizer, without the gradients: the next step '
+                'adds up fewer batches'
+            )
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self._random:
             checkpoint['random_states'] = self._random
+        if self._gradients:
+            checkpoint['gradients'] = self._gradients
         checkpoint['meta'].update(pictures=len(runner.train_dataloader.dataset), processes=runner.world_size)
         self._bytes = count_bytes(checkpoint)
 
@@ -124,7 +141,7 @@ class WholeCheckpointHook(CheckpointHook):
         outdated = self._without_kept(outdated)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.message_hub.update_info('outdated_checkpoints', outdated)
-        self._random = gather_states(self._kept_random)
+        self._random, self._gradients = gather_states(self._kept_random), gather_gradients(runner)
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -143,7 +160,7 @@ class WholeCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """As MMEngine's, but the best so far is removed when the better one is there."""
         backend, later = self.file_backend, _RemovesLater(self.file_backend)
-        self.file_backend, self._replaced, self._random = later, later.names, []
+        self.file_backend, self._replaced, self._random, self._gradients = later, later.names, [], {}
         try:
             super()._save_best_checkpoint(runner, metrics)
         finally:

@@ -150,7 +150,7 @@ def _model(runner: Runner) -> str:
 def _weights(runner: Runner) -> str:
     cfg = runner.cfg
     if runner.iter > 0:
-        source = cfg.get('load_from') or find_latest_checkpoint(runner.work_dir)
+        source = runner._load_from or find_latest_checkpoint(runner.work_dir)
         return f'resumed from {source}, epoch {runner.epoch}, iteration {runner.iter:,}'
     if cfg.get('load_from'):
         return str(cfg.load_from)

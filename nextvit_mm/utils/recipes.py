@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 INDEX = 'model-index.yml'
+NAME = __name__.split('.')[0]
 MODEL_HUB = 'mmpretrain.apis.model'
+PAGE = 'nextvit_mm-page:'  # before the address of weights that no tool can fetch; nextvit_mm.weights says so
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,14 @@ class Recipe:
     Attributes:
         name: As in the metafiles, such as ``mask_rcnn_nextvit_s_1x``.
         config: Its file.
-        weights: Address of the published weights, None where there are none.
+        weights: Address of the published weights, None where there are none to be fetched.
+        page: Address of the page from which a person downloads them with a browser, None where there is none.
     """
 
     name: str
     config: Path
     weights: str | None
+    page: str | None = None
 
 
 @cache
@@ -38,7 +42,12 @@ def list_recipes() -> dict[str, Recipe]:
     if root is None:
         return {}
     models = [model for file in load(root / INDEX)['Import'] for model in load(root / file)['Models']]
-    return {m['Name']: Recipe(m['Name'], root / m['Config'], m.get('Weights')) for m in models}
+    return {
+        m['Name']: Recipe(
+            m['Name'], root / m['Config'], m.get('Weights'), (m.get('Converted From') or {}).get('Weights')
+        )
+        for m in models
+    }
 
 
 def find_recipe(name: str) -> Recipe | None:
@@ -49,6 +58,30 @@ def find_root() -> Path | None:
     """The folder that holds ``model-index.yml`` and ``configs``: of a source tree, or of the installed package."""
     package = Path(__file__).resolve().parents[1]
     return next((root for root in (package.parent, package / '.mim') if (root / INDEX).is_file()), None)
+
+
+def add_to_configs() -> None:
+    """Let ``_base_ = 'nextvit_mm::detection/….py'`` find our configs, in any script that has imported this package.
+
+    MMEngine looks below the folder that pip tells, which an editable installation does not have.
+    """
+    from mmengine.config import Config
+
+    usual = Config._get_cfg_path
+    if getattr(usual, 'with_nextvit', False):
+        return
+
+    def with_ours(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        package, mark, inner = cfg_path.partition('::')
+        if (package, mark) != (NAME, '::'):
+            return usual(cfg_path, filename)
+        path = (find_root() or Path(NAME)) / 'configs' / (inner if inner.endswith('.py') else f'{inner}.py')
+        if not path.is_file():
+            raise FileNotFoundError(f'{cfg_path} is none of the configs of {NAME}: there is no {path}')
+        return str(path), None
+
+    vars(with_ours)['with_nextvit'] = True
+    Config._get_cfg_path = staticmethod(with_ours)
 
 
 def add_to_inferencers() -> None:
@@ -66,7 +99,9 @@ def add_to_inferencers() -> None:
         yield from original(folder)
         # An absolute path stays what it is when MMEngine joins it to its own folder.
         for recipe in list_recipes().values():
-            yield dict(Name=recipe.name, Config=str(recipe.config), Weights=recipe.weights)
+            # Without weights an inferencer would go on with random ones, and warn.
+            weights = recipe.weights or PAGE + (recipe.page or '')
+            yield dict(Name=recipe.name, Config=str(recipe.config), Weights=weights)
 
     vars(with_ours)['with_nextvit'] = True
     BaseInferencer._get_models_from_metafile = staticmethod(with_ours)

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from ..errors import WeightsError
-from .io import read_weights, unwrap
+from .checkpoint import load_state, unwrap
+from .io import read_weights
 from .keys import convert, describe_weights, detect_prefix, is_folded
 
 OUTPUTS = ('.safetensors', '.pth')
@@ -29,8 +30,6 @@ def convert_file(source: str, target: str | Path, to: str) -> str:
         WeightsError: The source cannot be read or is no Next-ViT of a published size, or the target exists or
             cannot be written; then nothing is written.
     """
-    from mmengine.runner import CheckpointLoader
-
     target = Path(target)
     if target.suffix not in OUTPUTS:
         raise WeightsError(f'{target} must end in {" or ".join(OUTPUTS)}')
@@ -38,7 +37,7 @@ def convert_file(source: str, target: str | Path, to: str) -> str:
         raise WeightsError(f'{target} exists already, and is not overwritten')
     if not target.parent.is_dir():
         raise WeightsError(f'{target.parent} is not a folder')
-    state_dict = unwrap(CheckpointLoader.load_checkpoint(source, 'cpu'), source)
+    _, state_dict = load_state(source)
     prefix = detect_prefix(state_dict)
     if is_folded(name[len(prefix) :] for name in state_dict if name.startswith(prefix)):
         raise WeightsError(f'{source}: its BN are folded into the convolutions; only unfolded weights have a dialect')

@@ -7,13 +7,13 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
 from ..errors import WeightsError
 from ..models import NextViT
-from .io import unwrap
+from .channels import fit_stem
+from .checkpoint import load_state
 from .keys import PREFIX, detect_dialect, detect_prefix, is_folded, to_ours
 from .pretrained import cover, misfit
 
@@ -55,8 +55,8 @@ def load_exactly(
     Raises:
         WeightsError: It cannot be read, or does not fit.
     """
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
-    weights = _told(loaded, arrange(model, unwrap(loaded, checkpoint)), notify)
+    loaded, state = load_state(checkpoint)
+    weights = _told(loaded, arrange(model, state), notify)
     try:
         load_state_dict(model, weights, strict=True, logger=logger)
     except RuntimeError as error:
@@ -80,9 +80,8 @@ def load_to_start_from(model: nn.Module, checkpoint: str, notify: Notify | None 
         WeightsError: It cannot be read, or does not fit the backbone.
     """
     model = unwrap_model(model)
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
-    given = unwrap(loaded, checkpoint)
-    whole = _told(loaded, arrange(model, given), notify)
+    loaded, given = load_state(checkpoint)
+    whole = _told(loaded, fit_stem(arrange(model, given), model.backbone, PREFIX, checkpoint), notify)
     inner = {name[len(PREFIX) :]: value for name, value in whole.items() if name.startswith(PREFIX)}
     coverage = cover(model.backbone, inner)
     if is_folded(inner) or not coverage.whole:
@@ -118,7 +117,8 @@ def unwrap_model(model: nn.Module) -> nn.Module:
 def _told(loaded: Any, weights: Mapping[str, Tensor], notify: Notify | None) -> Mapping[str, Tensor]:
     if notify is None:
         return weights
-    content = {**(loaded if 'state_dict' in loaded or 'model' in loaded else {}), 'state_dict': weights}
+    bare = all(isinstance(value, Tensor) for value in loaded.values())
+    content = {**({} if bare else loaded), 'state_dict': weights}
     notify(checkpoint=content)
     return content['state_dict']
 

@@ -8,13 +8,22 @@ from dataclasses import dataclass, field
 from mmengine.logging import print_log
 from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..errors import WeightsError
 from ..models import NextViT
-from .io import unwrap
-from .keys import arch_depths, describe_weights, detect_dialect, detect_prefix, is_folded, stale_names, to_ours
+from .channels import FIRST, fit_stem
+from .checkpoint import load_state
+from .keys import (
+    arch_depths,
+    count_blocks,
+    describe_weights,
+    detect_dialect,
+    detect_prefix,
+    is_folded,
+    stale_names,
+    to_ours,
+)
 
 # What a classifier's or detector's file has and a backbone need not take.
 LEFTOVERS = r'(head|norm\d+|extra_norm_list\.\d+)\.'
@@ -60,7 +69,7 @@ class NextViTPretrained:
     Args:
         checkpoint: A file, an address, ``hf-hub:owner/name[@revision][:file]``, or the name of published weights
             (:func:`nextvit_mm.weights.list_models`), with the authors', timm's or our names, of a backbone, a
-            classifier, or a whole detector or segmentor.
+            classifier, or a whole detector or segmentor. Of several state dicts in it one is named after a ``#``.
         prefix: Where the backbone lies in the file. Default: found out, ``'backbone.'`` or none.
         strict: False loads what fits and warns of the rest; a file of which nothing fits is an error even so.
             Default True.
@@ -80,8 +89,9 @@ class NextViTPretrained:
         self.map_location = map_location
 
     def __call__(self, module: nn.Module) -> None:
-        whole = unwrap(CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location), self.checkpoint)
+        _, whole = load_state(self.checkpoint, self.map_location)
         prefix = detect_prefix(whole) if self.prefix is None else self.prefix
+        whole = fit_stem(whole, module, prefix, self.checkpoint)
         state_dict = {name[len(prefix) :]: value for name, value in whole.items() if name.startswith(prefix)}
         coverage = cover(module, state_dict)
         if not coverage.loaded or is_folded(state_dict) or (self.strict and not coverage.whole):
@@ -144,24 +154,24 @@ def adapt_names(module: NextViT, state_dict: dict[str, Tensor], prefix: str) -> 
 NextViT.load_adapters.append(adapt_names)
 
 
-def misfit(checkpoint: str, module: NextViT, whole: Iterable[str], prefix: str, coverage: Coverage) -> str:
+def misfit(checkpoint: str, module: NextViT, whole: Mapping[str, Tensor], prefix: str, coverage: Coverage) -> str:
     """Why weights do not go into a backbone: the names on both sides, and the likely cause.
 
     Args:
         checkpoint: Where they are from.
         module: The backbone.
-        whole: All names of the file.
+        whole: All tensors of the file.
         prefix: Where in it the backbone was looked for.
         coverage: What was found there.
     """
-    names = [name[len(prefix) :] for name in whole if name.startswith(prefix)]
+    inner = {name[len(prefix) :]: value for name, value in whole.items() if name.startswith(prefix)}
     return '\n'.join(
         [
             f'{checkpoint} does not fit the backbone, and nothing was loaded:',
             f'  {_some("missing in the file", coverage.missing)}',
             f'  {_some("not in the model", coverage.unexpected)}',
             f'  {_some("of another shape", coverage.misshapen)}',
-            _likely_cause(module, whole, names, prefix),
+            _likely_cause(module, whole, inner, prefix),
         ]
     )
 
@@ -172,15 +182,14 @@ def _is_added(name: str, own: Mapping[str, Tensor], last: int) -> bool:
     return bool(match) and (int(match[1]) < last or 'norm0.weight' in own)
 
 
-def _likely_cause(module: NextViT, whole: Iterable[str], names: Iterable[str], prefix: str) -> str:
+def _likely_cause(module: NextViT, whole: Iterable[str], inner: Mapping[str, Tensor], prefix: str) -> str:
     """What is probably wrong, and what to do."""
-    whole, names = list(whole), list(names)
-    if is_folded(names):
+    if is_folded(inner):
         return (
             'Its BN are folded into the convolutions: such a file is for inference, and cannot be trained from. '
             'Take the weights from before folding.'
         )
-    if not names:
+    if not inner:
         return (
             f'It holds nothing below prefix={prefix!r}; it is {describe_weights(whole)}. '
             'Without a prefix in init_cfg the right one is found out.'
@@ -188,10 +197,22 @@ def _likely_cause(module: NextViT, whole: Iterable[str], names: Iterable[str], p
     depths = tuple(len(stage.blocks) for stage in module.arch.stages)
     arch = next((arch for arch in ('small', 'base', 'large') if arch_depths(arch) == depths), None)
     wanted = f'Next-ViT {arch}' if arch else f'a Next-ViT with {sum(depths)} blocks'
+    if count_blocks(inner) in (depths, (sum(depths),)):
+        what = f'Both are {wanted}, built in another way: {_difference(inner, module)}'
+    else:
+        what = f'The file is of {describe_weights(whole)}; the model is {wanted}'
     return (
-        f'The file is of {describe_weights(whole)}; the model is {wanted}. Name other weights with --cfg-options '
-        'model.backbone.init_cfg.checkpoint=…, or train from scratch with --no-pretrained.'
+        f'{what}. Name other weights with --cfg-options model.backbone.init_cfg.checkpoint=…, or train from scratch '
+        'with --no-pretrained.'
     )
+
+
+def _difference(inner: Mapping[str, Tensor], module: NextViT) -> str:
+    """Which argument makes two networks of the same depth differ, where it can be told."""
+    theirs, own = inner[FIRST].shape if FIRST in inner else (), module.stem[0].conv.weight.shape
+    if len(theirs) == 4 and theirs[1] != own[1]:
+        return f'the file is for pictures of {theirs[1]} channels, and the model has in_channels={own[1]}'
+    return 'compare arch, norm_cfg and out_norm of the model with those that the file was trained with'
 
 
 def _beyond(name: str, built: int, num_stages: int) -> bool:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
 
 from ..errors import UserError, WeightsError
 from ..utils.logs import read_scalars
+from ..utils.new_style import read_file
 from ..version import __version__
 from .card import write_card
-from .io import SUFFIXES, sha256, unwrap
+from .checkpoint import load_checkpoint, load_state, split_name
+from .fetch import sha256
+from .io import SUFFIXES, first_line
 from .tensors import write_safetensors
 from .zoo import HUB_FILE, ZOO
 
@@ -44,10 +46,9 @@ def publish(
     """
     if push is not None and not re.fullmatch(r'[\w.-]+/[\w.-]+', push):
         raise UserError(f'--push {push} must be owner/name')
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
-    state_dict = unwrap(loaded, checkpoint)
+    loaded, state_dict = load_state(checkpoint)
     meta = (loaded.get('meta') if isinstance(loaded, Mapping) else None) or {}
-    cfg = Config.fromfile(config) if config else config_in(meta, checkpoint)
+    cfg = _read_config(config) if config else config_in(meta, checkpoint)
     own = dict(
         nextvit_mm=__version__,
         cfg=_config_text(cfg),
@@ -70,7 +71,7 @@ def embedded_config(path: str) -> Config:
     Raises:
         UserError: There is none.
     """
-    loaded = CheckpointLoader.load_checkpoint(path, 'cpu')
+    loaded = load_checkpoint(path)
     return config_in((loaded.get('meta') if isinstance(loaded, Mapping) else None) or {}, path)
 
 
@@ -87,8 +88,16 @@ def config_in(meta: Mapping[str, Any], source: str) -> Config:
     return cfg
 
 
+def _read_config(path: str) -> Config:
+    try:
+        return read_file(path)
+    except Exception as error:  # it is somebody's Python
+        raise UserError(f'{path} cannot be read as a config: {type(error).__name__}: {first_line(error)}') from None
+
+
 def is_weights_name(name: str) -> bool:
     """Whether a word of a command line names weights: a file by its ending, an address, or published ones."""
+    name = split_name(name)[0]
     return name in ZOO or name.startswith('hf-hub:') or '://' in name or Path(name).suffix.lower() in SUFFIXES
 
 

@@ -136,10 +136,29 @@ def test_data_that_fetch_themselves_are_not_missed():
         check_data(cfg, ('train',))
 
 
-def test_masks_cannot_be_merged():
-    cfg = Config(dict(model=dict(roi_head=dict(mask_head=dict())), tta_model=dict(type='A'), tta_pipeline=[1]))
-    with pytest.raises(UserError, match='cannot merge masks'):
+@pytest.mark.parametrize(
+    'model, evaluator, words',
+    [
+        (dict(roi_head=dict(mask_head=dict(a=1))), {}, 'model.roi_head.mask_head'),
+        (dict(mask_head=dict(a=1)), {}, 'model.mask_head'),  # SOLO, CondInst, YOLACT
+        (dict(panoptic_head=dict(a=1)), {}, 'model.panoptic_head'),  # Mask2Former
+        (dict(detector=dict(roi_head=dict(mask_head=dict(a=1)))), {}, 'model.detector.roi_head.mask_head'),
+        (dict(bbox_head=dict()), dict(type='CocoMetric', metric=['bbox', 'segm']), 'a test_evaluator of masks'),
+    ],
+)
+def test_masks_cannot_be_merged(model, evaluator, words):
+    cfg = Config(dict(model=model, test_evaluator=evaluator, tta_model=dict(type='A'), tta_pipeline=[1]))
+    with pytest.raises(UserError, match=f'cannot merge masks, and None has {words}; boxes work'):
         use_tta(cfg)
+
+
+def test_boxes_and_segmentors_are_tested_with_augmentation():
+    for scope, model in (('mmdet', dict(bbox_head=dict(a=1))), ('mmseg', dict(decode_head=dict(a=1)))):
+        loader = dict(dataset=dict(type='X', pipeline=[]))
+        extra = dict(test_dataloader=loader, test_evaluator=dict(metric='bbox'), tta_pipeline=[1])
+        cfg = Config(dict(model=model, default_scope=scope, tta_model=dict(type='A'), **extra))
+        use_tta(cfg)
+        assert cfg.model.type == 'A' and cfg.test_dataloader.dataset.pipeline == [1]
 
 
 def test_a_model_by_name_takes_an_initialisation():

@@ -59,7 +59,7 @@ def test_an_inferencer_of_mm_finds_recipes_by_name():
     assert 'OTHERS True True' in lines
     named = [line.split()[1:] for line in lines if line.startswith('NAME')]
     assert [row[1] for row in named] == ['small', 'base', 'large'] and named[2][2] == 'True'
-    assert all(row[2].startswith('https://drive.google.com') for row in named[:2])
+    assert all(row[2].startswith('nextvit_mm-page:https://drive.google.com') for row in named[:2])
 
 
 OWN = """

@@ -21,7 +21,7 @@ from nextvit_mm.deploy.export import export
 from nextvit_mm.errors import UserError
 from nextvit_mm.training import distributed
 from nextvit_mm.utils import processes
-from nextvit_mm.weights import io as weights_io
+from nextvit_mm.weights import fetch as weights_fetch
 
 from ..conftest import ROOT, run_tool
 from . import recipes
@@ -243,11 +243,11 @@ def test_of_many_processes_one_fetches(tmp_path, monkeypatch):
         threading.Event().wait(0.2)
         Path(f'{path}.part').replace(path)
 
-    monkeypatch.setattr(weights_io, '_download', fetch)
+    monkeypatch.setattr(weights_fetch, '_download', fetch)
     results: list = []
     threads = [
         threading.Thread(
-            target=lambda: results.append(weights_io.load_from_url('http://host/weights.pth', str(tmp_path)))
+            target=lambda: results.append(weights_fetch.fetch_from_url('http://host/weights.pth', tmp_path))
         )
         for _ in range(4)
     ]

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from nextvit_mm.errors import WeightsError
-from nextvit_mm.weights.io import TENSORS_ONLY, parse_hub_name, read_weights
+from nextvit_mm.weights.checkpoint import load_checkpoint
+from nextvit_mm.weights.fetch import parse_hub_name
+from nextvit_mm.weights.io import TENSORS_ONLY, read_weights
 
 pytestmark = pytest.mark.skipif(not TENSORS_ONLY, reason='needs torch 2.6: older versions have no allow-list')
 STATE = dict(a=torch.arange(2000.0), b=torch.ones(3, 4))
@@ -116,7 +117,7 @@ def kept(cache):
 def test_fetched_once(server, cache, tmp_path, name):
     server.files['/' + name] = as_bytes(tmp_path, name)
     for _ in range(2):
-        loaded = CheckpointLoader.load_checkpoint(f'{server.url}/{name}')
+        loaded = load_checkpoint(f'{server.url}/{name}')
         assert all(torch.equal(loaded[key], STATE[key]) for key in STATE)
     assert len(server.asked) == 1 and kept(cache) == [name]
 
@@ -125,7 +126,7 @@ def test_slow_and_moved(server, cache, tmp_path):
     server.files['/far/x.pth'] = as_bytes(tmp_path)
     server.moved['/x.pth'] = '/far/x.pth'
     server.slow.add('/far/x.pth')
-    assert torch.equal(CheckpointLoader.load_checkpoint(f'{server.url}/x.pth')['a'], STATE['a'])
+    assert torch.equal(load_checkpoint(f'{server.url}/x.pth')['a'], STATE['a'])
     assert kept(cache) == ['x.pth']
 
 
@@ -133,15 +134,15 @@ def test_the_digest_in_a_name(server, cache, tmp_path):
     content = as_bytes(tmp_path)
     good, bad = (f'x-{hashlib.sha256(c).hexdigest()[:8]}.pth' for c in (content, b'other'))
     server.files.update({f'/{good}': content, f'/{bad}': content})
-    CheckpointLoader.load_checkpoint(f'{server.url}/{good}')
+    load_checkpoint(f'{server.url}/{good}')
     with pytest.raises(WeightsError, match='SHA-256'):
-        CheckpointLoader.load_checkpoint(f'{server.url}/{bad}')
+        load_checkpoint(f'{server.url}/{bad}')
     assert kept(cache) == [good]
 
 
 def test_a_date_is_no_digest(server, cache, tmp_path):
     server.files['/x-20240131.pth'] = as_bytes(tmp_path)
-    assert torch.equal(CheckpointLoader.load_checkpoint(f'{server.url}/x-20240131.pth')['a'], STATE['a'])
+    assert torch.equal(load_checkpoint(f'{server.url}/x-20240131.pth')['a'], STATE['a'])
 
 
 def test_a_cached_file_that_was_altered_is_noticed_and_fetched_again(server, cache, tmp_path):
@@ -149,19 +150,19 @@ def test_a_cached_file_that_was_altered_is_noticed_and_fetched_again(server, cac
     name = f'x-{hashlib.sha256(content).hexdigest()[:12]}.safetensors'
     assert any(c in 'abcdef' for c in name.split('-')[1].split('.')[0])
     server.files['/' + name] = content
-    CheckpointLoader.load_checkpoint(f'{server.url}/{name}')
+    load_checkpoint(f'{server.url}/{name}')
     file = next(cache.rglob(name))
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(WeightsError, match='was altered'):
-        CheckpointLoader.load_checkpoint(f'{server.url}/{name}')
-    assert torch.equal(CheckpointLoader.load_checkpoint(f'{server.url}/{name}')['b'], STATE['b'])
+        load_checkpoint(f'{server.url}/{name}')
+    assert torch.equal(load_checkpoint(f'{server.url}/{name}')['b'], STATE['b'])
 
 
 def test_files_of_one_name_at_two_addresses(server, cache, tmp_path):
     for i in range(2):
         server.files[f'/{i}/model.safetensors'] = as_bytes(tmp_path, 'x.safetensors', dict(a=torch.full((2,), i)))
     for i in (0, 1, 0):
-        assert CheckpointLoader.load_checkpoint(f'{server.url}/{i}/model.safetensors')['a'][0] == i
+        assert load_checkpoint(f'{server.url}/{i}/model.safetensors')['a'][0] == i
 
 
 @pytest.mark.parametrize(
@@ -177,13 +178,13 @@ def test_what_did_not_come_whole_is_not_kept(server, cache, tmp_path, name, spoi
     server.files['/' + name] = as_bytes(tmp_path, name)
     spoil(server)
     with pytest.raises(WeightsError, match=words):
-        CheckpointLoader.load_checkpoint(f'{server.url}/{name}')
+        load_checkpoint(f'{server.url}/{name}')
     assert kept(cache) == []
 
 
 def test_no_server_at_all(cache):
     with pytest.raises(WeightsError, match='could not be fetched'):
-        CheckpointLoader.load_checkpoint('http://127.0.0.1:9/x.pth')
+        load_checkpoint('http://127.0.0.1:9/x.pth')
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import threading
 
 import pytest
 import torch
-from mmengine.runner import CheckpointLoader
 
 from nextvit_mm import get_model
 from nextvit_mm.errors import UserError
 from nextvit_mm.weights.build import NextViT
-from nextvit_mm.weights.io import TENSORS_ONLY, unwrap
+from nextvit_mm.weights.checkpoint import load_checkpoint, unwrap
+from nextvit_mm.weights.io import TENSORS_ONLY
 from nextvit_mm.weights.publish import embedded_config, publish
 
 from ..conftest import ROOT, TINY, call_tool, randomise
@@ -37,7 +37,7 @@ def test_the_file_holds_weights_config_classes_and_its_own_digest(published):
     model, path = published
     digits = re.fullmatch(r'mine-(\d*[a-f][0-9a-f]*)\.safetensors', path.name)[1]
     assert len(digits) >= 8 and hashlib.sha256(path.read_bytes()).hexdigest().startswith(digits)
-    loaded = CheckpointLoader.load_checkpoint(str(path))
+    loaded = load_checkpoint(str(path))
     whole = torch.load(model.checkpoint, weights_only=False)
     assert set(loaded) == {'state_dict', 'meta'}
     assert loaded['state_dict'].keys() == whole['state_dict'].keys()
@@ -77,7 +77,7 @@ def test_every_path_that_takes_weights_takes_it(published, digits, tmp_path):
     assert (ours(picture)['boxes'] == theirs(picture)['boxes']).all() and len(ours(picture)['boxes'])
     network, info = load_model(load_config(config), str(path), 'model')
     assert info['classes'] == list('0123456789')
-    want = CheckpointLoader.load_checkpoint(str(path))['state_dict']
+    want = load_checkpoint(str(path))['state_dict']
     assert all(torch.equal(value, want[name]) for name, value in network.state_dict().items())
     backbone = NextViT(TINY, init_cfg=dict(type='Pretrained', checkpoint=str(path)))
     backbone.init_weights()
@@ -219,4 +219,4 @@ def test_a_push_brings_file_and_card_to_the_hub(refuse, published, tmp_path, mon
     assert 'pipeline_tag: object-detection' in card and '| coco/bbox_mAP | 0.25 |' in card
     assert '10: 0, 1, 2' in card and "load_predictor('hf-hub:me/net')" in card and path.name in card
     assert f'pushed: {hub.url}/me/net/commit/' in capsys.readouterr().out
-    assert unwrap(CheckpointLoader.load_checkpoint(str(path)), 'x')
+    assert unwrap(load_checkpoint(str(path)), 'x')

@@ -13,11 +13,12 @@ import timm
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.model import PretrainedInit
-from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from nextvit_mm import NextViT, list_models
 from nextvit_mm.errors import WeightsError
-from nextvit_mm.weights.io import TENSORS_ONLY, locate_weights, read_weights
+from nextvit_mm.weights.checkpoint import load_checkpoint
+from nextvit_mm.weights.fetch import locate_weights
+from nextvit_mm.weights.io import TENSORS_ONLY, read_weights
 
 from ..conftest import TINY, empty, published_names, randomise, tiny
 
@@ -130,7 +131,7 @@ def test_an_object_in_a_file_is_refused_by_name_and_never_run(tmp_path, monkeypa
     torch.save(
         dict(state_dict=dict(a=torch.rand(2)), meta=Bomb()), 'bomb.pth', _use_new_zipfile_serialization=not legacy
     )
-    for load in (read_weights, lambda p: load_checkpoint(torch.nn.Linear(1, 1), p)):
+    for load in (read_weights, load_checkpoint):
         with pytest.raises(WeightsError, match=r'bomb\.pth holds an object of \S*system'):
             load('bomb.pth')
     assert not (tmp_path / 'exploded').exists()
@@ -155,12 +156,12 @@ def test_files_from_the_web_are_read_as_safely(server, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'cache'))
     torch.save(dict(meta=Bomb()), folder / 'bomb.pth')
     with pytest.raises(WeightsError, match='system, which is refused'):
-        CheckpointLoader.load_checkpoint(f'{url}/bomb.pth')
+        load_checkpoint(f'{url}/bomb.pth')
     assert not (tmp_path / 'exploded').exists()
     torch.save(dict(a=torch.ones(2)), folder / 'good.pth')
-    assert CheckpointLoader.load_checkpoint(f'{url}/good.pth')['a'].tolist() == [1, 1]
+    assert load_checkpoint(f'{url}/good.pth')['a'].tolist() == [1, 1]
     with pytest.raises(WeightsError, match='gone.pth could not be fetched'):
-        CheckpointLoader.load_checkpoint(f'{url}/gone.pth')
+        load_checkpoint(f'{url}/gone.pth')
     assert [p.name for p in (tmp_path / 'cache' / 'checkpoints').rglob('*') if p.is_file()] == ['good.pth']
 
 
@@ -169,7 +170,7 @@ def test_a_file_named_like_published_weights_is_a_file(tmp_path, monkeypatch):
     for name in ('nextvit-small_in1k.safetensors', 'nextvit-small_mine.pth'):
         state = dict(a=torch.ones(2))
         safetensors.torch.save_file(state, name) if name.endswith('s') else torch.save(state, name)
-        assert CheckpointLoader.load_checkpoint(name)['a'].tolist() == [1, 1]
+        assert load_checkpoint(name)['a'].tolist() == [1, 1]
 
 
 def test_what_mmengine_stores_is_read(tmp_path):
@@ -181,7 +182,7 @@ def test_what_mmengine_stores_is_read(tmp_path):
         ),
     )
     torch.save(stored, tmp_path / 'epoch_1.pth')
-    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_1.pth'))
+    loaded = load_checkpoint(str(tmp_path / 'epoch_1.pth'))
     assert loaded['message_hub']['log_scalars']['train/loss'].mean() == 1.5
     assert loaded['message_hub']['runtime_info']['lr'] == 0.1
 
@@ -255,7 +256,7 @@ def test_published_names_and_the_mirror(tmp_path, monkeypatch):
 def test_a_hub_out_of_reach_says_what_to_do(tmp_path):
     """In a process of its own: the hub's client reads its settings when it is imported."""
     code = (
-        'from nextvit_mm.weights.io import locate_weights\n'
+        'from nextvit_mm.weights.fetch import locate_weights\n'
         'try:\n    locate_weights("nextvit-small_in1k")\nexcept Exception as e:\n    print(type(e).__name__, e)'
     )
     result = subprocess.run(
