@@ -209,9 +209,10 @@ def _likely_cause(module: NextViT, whole: Iterable[str], inner: Mapping[str, Ten
 
 def _difference(inner: Mapping[str, Tensor], module: NextViT) -> str:
     """Which argument makes two networks of the same depth differ, where it can be told."""
-    theirs, own = inner[FIRST].shape if FIRST in inner else (), module.stem[0].conv.weight.shape
-    if len(theirs) == 4 and theirs[1] != own[1]:
-        return f'the file is for pictures of {theirs[1]} channels, and the model has in_channels={own[1]}'
+    own = module.stem[0].conv.weight
+    theirs = inner.get(FIRST, own)
+    if theirs.dim() == 4 and theirs.size(1) != own.size(1):
+        return f'the file is for pictures of {theirs.size(1)} channels, and the model has in_channels={own.size(1)}'
     return 'compare arch, norm_cfg and out_norm of the model with those that the file was trained with'
 
 
