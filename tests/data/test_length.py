@@ -2,7 +2,7 @@
 
 import pytest
 
-from nextvit_mm.data.length import Length
+from nextvit_mm.data.length import FROM_SCRATCH, Length, raise_rate_from_scratch
 
 from ..conftest import DETECTOR, ROOT, load_config
 from .test_broken import CLASSIFIER, FPN, UPER
@@ -66,6 +66,18 @@ def test_the_rate_follows_the_batch_by_its_root_unless_given():
     cfg.optim_wrapper.optimizer.type = 'SGD'
     Length(batch_size=4).apply(cfg, None)
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * 4 / 16)
+
+
+def test_random_weights_take_a_higher_rate_once():
+    cfg = load_config(DETECTOR)
+    raise_rate_from_scratch(cfg)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * FROM_SCRATCH)
+    cfg.model.backbone.init_cfg = None  # as in the config of the run
+    raise_rate_from_scratch(cfg)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * FROM_SCRATCH)
+    cfg = load_config(CLASSIFIER)  # whose rate is one for random weights
+    raise_rate_from_scratch(cfg)
+    assert cfg.optim_wrapper.optimizer.lr == 2e-3
 
 
 def test_image_size_reaches_every_pipeline():
