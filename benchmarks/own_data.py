@@ -4,8 +4,8 @@
 
 The folders have names and classes that no recipe knows: YOLO boxes, pairs of pictures and class maps, and a folder for
 each class. The pictures are small, so that two cores of a CPU will do. Every run is one command of ``tools/train.py``,
-which is printed, with the defaults of ``--own-classes`` and the length that is stated, from random weights. Given again,
-the command goes on where it was stopped. The table has the last evaluation of each run, not the best.
+which is printed, with the defaults of ``--own-classes`` and the length that is stated, from random weights. The same
+command once more goes on where it was stopped. The table has the last evaluation of each run, not the best.
 """
 
 import argparse
