@@ -9,9 +9,10 @@ from typing import Any
 from ..errors import UserError
 from ..utils.command import option
 from ..utils.optional import need
-from .view import LEAST_SCORE, Row, Seen, View
+from .view import Row, Seen, View
 
 LOOPBACK = '127.0.0.1'
+LEAST_SCORE = 0.05  # of the recipes' detections, and so of the threshold
 MOST_ROWS = 20  # of the results in words
 STAGES = 4
 MODEL = 'model'  # what uses the model does so one after the other: heat maps hook into it

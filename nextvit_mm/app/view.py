@@ -17,7 +17,6 @@ from ..visualization.commands import choose_stages, usual_method
 from ..visualization.feature_figures import principal_colors
 from ..visualization.networks import Network, describe_input
 
-LEAST_SCORE = 0.05  # of detections that are kept, and of the page's threshold
 LEAST_SIDE = 480  # pixels: smaller pictures are shown larger
 
 
@@ -74,11 +73,7 @@ class View:
             pixels = next(read(Source(path, path.name))).pixels
         except Unreadable as error:
             raise UserError(str(error).replace(str(path), path.name)) from None
-        result = self.predictor(pixels)
-        if self.task == 'detection':
-            kept = result['scores'] >= LEAST_SCORE
-            result = {key: values[kept] for key, values in result.items()}
-        return Seen(pixels, result)
+        return Seen(pixels, self.predictor(pixels))
 
     def drawn(self, seen: Seen, score_thr: float) -> Image.Image:
         """The picture with its results; of detections those of at least ``score_thr``."""

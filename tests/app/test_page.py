@@ -1,14 +1,16 @@
 """The page: what it shows of a picture, and its parts, on tiny models; once in a browser, where there is one."""
 
+import os
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nextvit_mm.app import page as pages
 from nextvit_mm.app.page import AppOptions, is_loopback, on_picture, on_threshold, serve
-from nextvit_mm.app.view import LEAST_SCORE, LEAST_SIDE, View
+from nextvit_mm.app.view import LEAST_SIDE, View
 from nextvit_mm.errors import UserError
 
 from ..conftest import ROOT, call_tool
@@ -23,15 +25,31 @@ def picture(digits):
 
 
 @pytest.fixture(scope='module')
-def view(made):  # noqa: F811
+def trained(made, tmp_path_factory):  # noqa: F811
+    """A function from a task to config and checkpoint; the detector is sure that there are threes."""
+
+    def get(task: str) -> tuple[str, str]:
+        model = made(task)
+        if task != 'detection':
+            return str(model.config), str(model.checkpoint)
+        sure = tmp_path_factory.mktemp('sure') / 'sure.pth'
+        loaded = torch.load(model.checkpoint, weights_only=False)
+        loaded['state_dict']['roi_head.bbox_head.fc_cls.bias'][3] += 4
+        torch.save(loaded, sure)
+        return str(model.config), str(sure)
+
+    return get
+
+
+@pytest.fixture(scope='module')
+def view(trained):
     """A function from a task to its view."""
     pytest.importorskip('pytorch_grad_cam')
     views = {}
 
     def get(task: str) -> View:
-        model = made(task)
         if task not in views:
-            views[task] = View(str(model.config), str(model.checkpoint), 'cpu')
+            views[task] = View(*trained(task), 'cpu')
         return views[task]
 
     return get
@@ -52,7 +70,7 @@ def test_what_is_shown_of_a_picture(task, view, picture):
     rows = here.rows(seen, 0.0)
     assert rows and {row.name for row in rows} <= set(here.network.classes)
     assert here.drawn(seen, 0.0).size[1] >= 64
-    heat, words = here.heat(seen, LEAST_SCORE)
+    heat, words = here.heat(seen, 0.3)
     assert max(heat.size) >= LEAST_SIDE and np.asarray(heat).std() > 1 and words
     stages = here.stages(seen)
     sizes = [words.split(': ')[1] for _, words in stages]
@@ -65,9 +83,8 @@ def test_the_threshold_hides_detections(view, picture):
     here = view('detection')
     seen = here.look(picture)
     scores = seen.result['scores']
-    assert len(scores) and scores.min() >= LEAST_SCORE and len(seen.result['masks']) == len(scores)
-    between = float(np.sort(scores)[len(scores) // 2])
-    assert len(here.rows(seen, between)) == (scores >= between).sum() < len(here.rows(seen, 0.0))
+    between = float(scores.max())
+    assert 0 < len(here.rows(seen, between)) < len(here.rows(seen, 0.0)) == len(scores)
     heat, words = here.heat(seen, 1.1)
     assert heat is None and 'detects nothing with a score of at least 1.1' in words
     assert here.rows(seen, 1.1) == []
@@ -128,16 +145,15 @@ def test_loopback():
 
 
 @pytest.fixture
-def address(made, capsys):  # noqa: F811
+def address(trained, capsys):
     """A detector's page, served at a free port."""
     import socket
 
     pytest.importorskip('gradio')
-    model = made('detection')
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    options = AppOptions(str(model.config), str(model.checkpoint), 'cpu', port=port)
+    options = AppOptions(*trained('detection'), 'cpu', port=port)
     page = serve(options, wait=False)
     try:
         assert f'http://127.0.0.1:{port}' in capsys.readouterr().out
@@ -164,6 +180,8 @@ def test_in_a_browser(address, picture, bad, tmp_path):
         tab.goto(address)
         tab.set_input_files('#file input[type=file]', str(picture))
         tab.wait_for_selector('#stage-4 img')
+        if shots := os.environ.get('NEXTVIT_MM_SCREENSHOTS'):
+            tab.screenshot(path=f'{shots}/page.png', full_page=True)
         assert tab.locator('#result img').count() == tab.locator('#heat img').count() == 1
         before, rows = tab.locator('#result img').get_attribute('src'), tab.locator('.rows tr').count()
         number = tab.locator('#threshold input[type=number]')
