@@ -1,5 +1,6 @@
 """The page itself, in Gradio, and its server. Behind ``tools/app.py``."""
 
+import functools
 import html
 import ipaddress
 from collections.abc import Iterator, Sequence
@@ -123,10 +124,10 @@ def make_page(view: View) -> Any:
                 ]
         shown = [seen, words, result, heat, heat_words, *stages]
         gate = dict(concurrency_id=MODEL, concurrency_limit=1, show_progress='minimal')
-        file.upload(lambda f, score: on_picture(view, f, score), [file, threshold], shown, **gate)
+        file.upload(functools.partial(on_picture, view), [file, threshold], shown, **gate)
         file.clear(nothing, None, shown)
         threshold.change(
-            lambda s, score: on_threshold(view, s, score),
+            functools.partial(on_threshold, view),
             [seen, threshold],
             [words, result, heat, heat_words],
             trigger_mode='always_last',
