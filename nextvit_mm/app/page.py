@@ -16,12 +16,14 @@ LOOPBACK = '127.0.0.1'
 LEAST_SCORE = 0.05  # of the recipes' detections, and so of the threshold
 MOST_ROWS = 20  # of the results in words
 STAGES = 4
+BUTTONS = ['download', 'fullscreen']  # not Gradio's third one, which hands the picture to another server
+COLORS = 'Colors of a stage: the three principal components of its channels.'
 MODEL = 'model'  # what uses the model does so one after the other: heat maps hook into it
 STYLE = """
 .gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
 #result img { max-height: 62vh; object-fit: contain; }
-.rows { border-collapse: collapse; width: 100%; }
-.rows td { padding: 3px 6px; border: none; }
+.rows { border-collapse: collapse; width: 100%; border: none !important; }
+.rows td, .rows tr { padding: 3px 6px; border: none !important; }
 .rows td:last-child { text-align: right; font-variant-numeric: tabular-nums; }
 .swatch { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 2px; margin-right: 0.5em; }
 .problem { border-left: 4px solid #c62828; padding: 6px 10px; }
@@ -97,32 +99,9 @@ def make_page(view: View) -> Any:
     gradio = need('gradio', 'the page')
     with gradio.Blocks(title=view.network.name, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         seen = gradio.State()
-        gradio.HTML(_heading(view))
-        with gradio.Row():
-            with gradio.Column(scale=1, min_width=260):
-                file = gradio.File(label='Drop a picture here', elem_id='file', height=140)
-                threshold = gradio.Slider(
-                    LEAST_SCORE,
-                    0.95,
-                    0.3,
-                    step=0.05,
-                    label='Least score',
-                    elem_id='threshold',
-                    visible=view.task == 'detection',
-                )
-                words = gradio.HTML(elem_id='words')
-            with gradio.Column(scale=3):
-                result = gradio.Image(label='Result', elem_id='result', interactive=False)
-        with gradio.Row():
-            with gradio.Column(scale=1):
-                heat = gradio.Image(label='Heat map', elem_id='heat', interactive=False)
-                heat_words = gradio.HTML(elem_id='heat-words')
-            with gradio.Column(scale=1), gradio.Row():
-                stages = [
-                    gradio.Image(label=f'Stage {i}', elem_id=f'stage-{i}', interactive=False, min_width=200)
-                    for i in range(1, STAGES + 1)
-                ]
-        shown = [seen, words, result, heat, heat_words, *stages]
+        file, threshold, *parts = _lay_out(gradio, view)
+        words, result, heat, heat_words = parts[:4]
+        shown = [seen, *parts]
         gate = dict(concurrency_id=MODEL, concurrency_limit=1, show_progress='minimal')
         file.upload(functools.partial(on_picture, view), [file, threshold], shown, **gate)
         file.clear(nothing, None, shown)
@@ -134,6 +113,36 @@ def make_page(view: View) -> Any:
             **gate,
         )
     return page
+
+
+def _lay_out(gradio: Any, view: View) -> list[Any]:
+    """The parts of the page: file, threshold, results in words and as a picture, heat map, what it explains, stages."""
+    gradio.HTML(_heading(view))
+    with gradio.Row():
+        with gradio.Column(scale=1, min_width=260):
+            file = gradio.File(label='Drop a picture here', elem_id='file', height=140)
+            threshold = gradio.Slider(
+                LEAST_SCORE,
+                0.95,
+                0.3,
+                step=0.05,
+                label='Least score',
+                elem_id='threshold',
+                visible=view.task == 'detection',
+            )
+            words = gradio.HTML(elem_id='words')
+        with gradio.Column(scale=3):
+            result = gradio.Image(label='Result', elem_id='result', interactive=False, buttons=BUTTONS)
+    with gradio.Row():
+        with gradio.Column(scale=1):
+            heat = gradio.Image(label='Heat map', elem_id='heat', interactive=False, buttons=BUTTONS)
+            heat_words = gradio.HTML(elem_id='heat-words')
+        with gradio.Column(scale=1):
+            with gradio.Row():
+                plain = dict(interactive=False, min_width=200, buttons=[])
+                stages = [gradio.Image(label=f'Stage {i}', elem_id=f'stage-{i}', **plain) for i in range(1, STAGES + 1)]
+            gradio.HTML(quiet(COLORS))
+    return [file, threshold, words, result, heat, heat_words, *stages]
 
 
 def on_picture(view: View, file: str, score_thr: float) -> Iterator[list[Any]]:

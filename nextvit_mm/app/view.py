@@ -110,7 +110,7 @@ class View:
         return _enlarged(_over(self.network.shown(seen.pixels), heat)), what.title.replace('\n', '; ')
 
     def stages(self, seen: Seen) -> list[tuple[Image.Image, str]]:
-        """Each stage's map, its three principal components as colors, and its size in words."""
+        """Each stage's map, its three principal components as colors, and its channels, width and height in words."""
         image = self.network.prepare(seen.pixels)
         height, width = image.shape[2:]
         with torch.no_grad():
@@ -120,7 +120,7 @@ class View:
             count, h, w = found.shape[1:]
             colors, _ = principal_colors(found[0].float().cpu().numpy())
             cells = Image.fromarray((255 * colors).round().astype(np.uint8))
-            words = f'stage {stage}: {count} channels, {w}×{h} cells of {round(max(height / h, width / w))} pixels'
+            words = f'stage {stage}: {count} channels, {w}×{h}'
             shown.append((_enlarged(cells.resize((width, height), Image.Resampling.NEAREST)), words))
         return shown
 

@@ -81,7 +81,7 @@ def test_what_is_shown_of_a_picture(task, view, picture):
     stages = here.stages(seen)
     sizes = [words.split(': ')[1] for _, words in stages]
     widths = (32, 64, 128, 128)
-    expected = [f'{w} channels, {64 // 2**k}×{64 // 2**k} cells of {2**k} pixels' for k, w in enumerate(widths, 2)]
+    expected = [f'{w} channels, {64 // 2**k}×{64 // 2**k}' for k, w in enumerate(widths, 2)]
     assert [words.split(':')[0] for _, words in stages] == [f'stage {i}' for i in (1, 2, 3, 4)] and sizes == expected
 
 
