@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def complete(found: dict, path: Path) -> list[str]:
 
     sizes = {item['id']: (item.get('height'), item.get('width')) for item in found['images']}
     for annotation in found['annotations']:
+        if _is_whole(annotation):
+            continue
         where = f'{path}: annotation {annotation.get("id")}'
         if annotation.get('segmentation'):
             _complete_mask(annotation, where, sizes[annotation['image_id']], note)
@@ -93,6 +96,23 @@ def complete(found: dict, path: Path) -> list[str]:
             note('area')
     _renumber(found, note)
     return [f'{what} of {count:,} annotations' for what, count in counts.items()]
+
+
+def _is_whole(annotation: dict) -> bool:
+    """Whether nothing is missing and nothing wrong, as in nearly all of 100,000: polygons, a box, area and crowd."""
+    try:
+        for polygon in annotation['segmentation']:
+            if len(polygon) < 6 or len(polygon) % 2 or not isfinite(sum(polygon)):
+                return False
+        x, y, width, height = annotation['bbox']
+        return (
+            annotation['iscrowd'] is not None
+            and type(annotation['segmentation']) is type(annotation['bbox']) is list
+            and isfinite(x + y + width + height)
+            and type(annotation['area']) in (int, float)
+        )
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _complete_mask(annotation: dict, where: str, size: tuple, note) -> None:
@@ -218,6 +238,8 @@ def doubtful_boxes(found: dict) -> Iterator[tuple[dict, str]]:
     for annotation in found['annotations']:
         x, y, width, height = annotation['bbox']
         right, bottom = sides[annotation['image_id']]
+        if x >= 0 and y >= 0 and width >= 1 <= height and x + width <= right and y + height <= bottom:
+            continue
         if width < 1 or height < 1:
             yield annotation, 'less than a pixel wide or high'
         elif x >= right or y >= bottom or x + width <= 0 or y + height <= 0:

@@ -1,7 +1,9 @@
 """Files of data sets: listed, read, and written whole or not at all."""
 
+import contextlib
 import csv
 import gc
+import importlib
 import json
 import os
 import random
@@ -12,6 +14,10 @@ from typing import Any
 from PIL import Image
 
 from ..errors import UserError
+
+orjson: Any = None
+with contextlib.suppress(ImportError):
+    orjson = importlib.import_module('orjson')
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 SPLIT_NAMES = dict(
@@ -31,7 +37,7 @@ def read_json(path: Path) -> Any:
     collected = gc.isenabled()
     gc.disable()  # which would look through millions of new lists, again and again, for what is no longer used
     try:
-        return json.loads(path.read_bytes())
+        return _parse(path.read_bytes())
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}') from None
     except ValueError as error:
@@ -39,6 +45,14 @@ def read_json(path: Path) -> Any:
     finally:
         if collected:
             gc.enable()
+
+
+def _parse(content: bytes) -> Any:
+    """JSON, by orjson where it is installed, which takes a third of the time."""
+    if orjson is not None:
+        with contextlib.suppress(ValueError):  # Python's own also takes NaN and UTF-16, and says what is wrong
+            return orjson.loads(content)
+    return json.loads(content)
 
 
 def read_lines(path: Path) -> list[str]:

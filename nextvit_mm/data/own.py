@@ -15,6 +15,8 @@ from .maps import Maps, palette_of, read_maps, write_maps
 
 Data = Boxes | Maps | Folders
 SCOPES = dict(mmdet='boxes', mmseg='maps', mmpretrain='folders')
+STRONG = ('RandAugment', 'RandomErasing')  # augmentation
+LARGE_CROPS = (0.5, 1.0)  # shares of a picture's area
 MANY = 10_000  # pictures, from which on the published augmentation of classifiers is kept
 
 
@@ -213,6 +215,21 @@ def _use_folders(cfg: Config, folders: Folders, root: Path, folder: Path) -> Non
         print_log(f'{count:,} pictures: trained without Mixup and CutMix, which are for many', 'current')
     if not cfg.get('load_from'):
         cfg.load_from = _published_classifier(cfg)
+
+
+def weaken_augmentation(cfg: Config) -> None:
+    """For a classifier's few epochs from random weights: crops of half a picture or more, nothing else but mirroring.
+
+    What 300 epochs of ImageNet need hides too much from a network that has seen nothing yet.
+    """
+    if not _is_classifier(cfg):
+        return
+    for dataset in datasets_of(cfg, 'train'):
+        dataset.pipeline = [step for step in dataset.pipeline if type_name(step) not in STRONG]
+        for step in dataset.pipeline:
+            if type_name(step) == 'RandomResizedCrop':
+                step['crop_ratio_range'] = LARGE_CROPS
+    print_log(f'from random weights: without {" and ".join(STRONG)}, and crops of half a picture or more', 'current')
 
 
 def _published_classifier(cfg: Config) -> str | None:

@@ -97,7 +97,7 @@ def _colors(cfg: Config, pre: nn.Module, planned: Plan) -> dict[str, Any]:
         return dict(planned.normalize)
     if mean is None:
         raise UserError(f'the data_preprocessor of {cfg.filename} has no mean and std')
-    mean, std = ([float(str(value)) for value in values.flatten().numpy()] for values in (mean, std))
+    mean, std = ([float(str(value)) for value in values.flatten().cpu().numpy()] for values in (mean, std))
     return dict(color='RGB' if turns else 'BGR', mean=mean, std=std)
 
 

@@ -14,9 +14,9 @@ from mmengine.runner import Runner
 from ..adapt import use_nextvit
 from ..adapt.read import differences
 from ..data.check import check_contents, count_pictures, use_boxes_only
-from ..data.length import Length
+from ..data.length import Length, raise_rate_from_scratch
 from ..data.loaders import allow_no_workers
-from ..data.own import use_own_data
+from ..data.own import use_own_data, weaken_augmentation
 from ..errors import UserError
 from ..predict import exported  # noqa: F401  (registers the model of exported files)
 from ..weights.models import load_exactly
@@ -183,6 +183,10 @@ def _apply(cfg: Config, flags: dict[str, Any]) -> None:
     if own or any(value is not None for value in length.values()):
         Length(**length).apply(cfg, count_pictures(cfg), own)
     if flags['no_pretrained']:
+        if own:
+            weaken_augmentation(cfg)
+        if own and flags['lr'] is None:
+            raise_rate_from_scratch(cfg)
         cfgs.train_from_scratch(cfg)
 
 

@@ -22,7 +22,7 @@ from .progress import ConsoleHook
 from .resuming import GoOnHook, Point, check_data_is_same, go_on_exactly
 from .sampling import build_train_loader, move_forward
 from .saving import use_whole_checkpoints
-from .stopping import FiniteLossHook, StopHook, catch_signals, lock_if_main
+from .stopping import FiniteLossHook, StopHook, catch_signals, end_workers, lock_if_main
 
 
 @dataclass
@@ -66,7 +66,7 @@ def run_training(cfg: Config, start: Start) -> Runner:
         runner = build_runner(cfg)
         if isinstance(runner, Runner):
             _guard(runner, cfg, start, asked)
-        with clear_errors(runner.model, cfg.work_dir):
+        with clear_errors(runner.model, cfg.work_dir), end_workers(runner):
             runner.train()
     return runner
 

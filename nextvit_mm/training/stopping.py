@@ -141,6 +141,22 @@ def outlive_signals(worker_id: int, init: Any = None) -> None:
 
 
 @contextlib.contextmanager
+def end_workers(runner: Runner) -> Iterator[None]:
+    """Afterwards send the processes that load pictures for training home.
+
+    Those that persist would get a signal at the end of this process, and outlive it for :data:`WORKERS_GRACE`.
+    """
+    try:
+        yield
+    finally:
+        loader = getattr(getattr(runner, '_train_loop', None), 'dataloader', None)
+        loading = getattr(loader, '_iterator', None)
+        if hasattr(loading, '_shutdown_workers'):
+            loading._shutdown_workers()
+            loader._iterator = None
+
+
+@contextlib.contextmanager
 def lock_run(work_dir: str) -> Iterator[None]:
     """Hold a work dir for this run as long as this process lives, however it ends.
 

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def as_lines(rows: Iterable[tuple[str, str]]) -> str:
 
 def as_table(metrics: Mapping[str, Any]) -> str:
     """Metrics as a small table: COCO's by box and mask, others a column each, or a line each where there are many."""
-    numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, (int, float))}
+    # MMSegmentation's are NumPy's float32, which is no float of Python's.
+    numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, Real)}
     if not numbers:
         return 'no metrics'
     grid: dict[str, dict[str, str]] = {}

@@ -61,12 +61,14 @@ class NothingFound(Exception):
     """The model finds nothing in the picture that could be explained; the message says what was looked for."""
 
 
-def heat_map(explained: Explained, layer: nn.Module, image: Tensor, method: str = 'gradcam') -> np.ndarray:
-    """Where in the image y comes from, according to one layer's map.
+def heat_map(
+    explained: Explained, layer: nn.Module | Sequence[nn.Module], image: Tensor, method: str = 'gradcam'
+) -> np.ndarray:
+    """Where in the image y comes from, according to one layer's map, or to the mean over those of several.
 
     Args:
         explained: From :func:`explain`.
-        layer: A module of the model that returns one map (1, C, h, w).
+        layer: A module of the model that returns one map (1, C, h, w), or several.
         image: (1, 3, H, W), normalised.
         method: One of :data:`METHODS`.
 
@@ -80,7 +82,8 @@ def heat_map(explained: Explained, layer: nn.Module, image: Tensor, method: str 
     # Padded here, so that the layer's map lies on what it is scaled to. The gradient must reach it, also where all
     # before it is frozen.
     image = _padded(explained.divisor, image.detach()).clone().requires_grad_()
-    cam = getattr(library(), METHODS[method])(model=explained.network, target_layers=[layer])
+    layers = [layer] if isinstance(layer, nn.Module) else list(layer)
+    cam = getattr(library(), METHODS[method])(model=explained.network, target_layers=layers)
     try:
         found = cam(input_tensor=image, targets=[explained.target])[0]
     finally:  # not its context manager, which would swallow an IndexError

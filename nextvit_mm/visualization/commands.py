@@ -69,13 +69,12 @@ def heatmap(options: HeatmapOptions) -> Path:
     size = parse_size(options.size, '--size')
     network = load_network(cfg, options.checkpoint, size=size, device=options.device)
     kind = cam.explained_kind(network.model)
-    # y of others comes from some places of the picture: Grad-CAM's weight of a channel is a mean over all of it.
-    method = options.method or ('gradcam' if kind == 'classifier' else 'layercam')
+    method = options.method or usual_method(kind)
     label = cam.find_class(options.class_name, network.classes, cam.count_classes(network.model))
     explanations: list[figures.Explanation] = []
     strides: dict[int, int] = {}
     with hooks.stage_layers(network.backbone) as layers:
-        chosen = _choose_stages(layers, options.stages, kind)
+        chosen = choose_stages(layers, options.stages, kind)
         for number, picture in enumerate(progress(pictures, 'pictures'), start=1):
             image = network.prepare(picture)
             try:
@@ -97,7 +96,13 @@ def heatmap(options: HeatmapOptions) -> Path:
     return target
 
 
-def _choose_stages(layers: dict[int, nn.Module], wanted: Sequence[int] | None, kind: str) -> dict[int, nn.Module]:
+def usual_method(kind: str) -> str:
+    """How the maps of a kind of model are weighed, where nobody says."""
+    # y of others comes from some places of the picture: Grad-CAM's weight of a channel is a mean over all of it.
+    return 'gradcam' if kind == 'classifier' else 'layercam'
+
+
+def choose_stages(layers: dict[int, nn.Module], wanted: Sequence[int] | None, kind: str) -> dict[int, nn.Module]:
     """The stages that were asked for; without any, of a classifier the last one, of others all."""
     for stage in wanted or ():
         if stage not in layers:

@@ -130,15 +130,26 @@ def load_network(
     else:
         model, meta = _load_other(cfg, checkpoint)
         weights = _weights_of(checkpoint) if checkpoint else RANDOM
-    # No task that is exported: what a runtime has to know of one beyond pixels and classes is not needed here, nor that
-    # a classifier's pictures have one size.
-    graph = cast(Graph, SimpleNamespace(task=task or 'whole', outputs=()))
-    about = describe(pictures_of or cfg, model, graph, meta, size, ('size',), False)
+    about = describe_input(pictures_of or cfg, model, meta, task, size)
     if exact and size:
         first = next((step for step in about['steps'] if step['do'] == 'resize'), dict(library='cv2'))
         usual = dict(do='resize', interpolation='bilinear')
         about['steps'] = [{**usual, **first, 'to': dict(exact=list(size))}]
     return Network(_stem(cfg), weights, model.to(device), model.backbone, about, about.get('classes'))
+
+
+def describe_input(
+    cfg: Config, model: nn.Module, meta: dict[str, Any], task: str | None = None, size: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """How a picture becomes a model's input: :attr:`Network.about`; the arguments are those of :func:`load_network`.
+
+    Raises:
+        UserError: The config's test pipeline does what is not understood.
+    """
+    # No task that is exported: what a runtime has to know of one beyond pixels and classes is not needed here, nor that
+    # a classifier's pictures have one size.
+    graph = cast(Graph, SimpleNamespace(task=task or 'whole', outputs=()))
+    return describe(cfg, model, graph, meta, size, ('size',), False)
 
 
 def load_beside(text: str, own: Config, like: Network, size: tuple[int, int], device: str = 'cpu') -> Network:

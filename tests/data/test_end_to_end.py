@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import torch
 
 from nextvit_mm.data.inspect import look, read_any
 from nextvit_mm.deploy.export import export
 from nextvit_mm.deploy.fold import fold
 from nextvit_mm.deploy.graphs import make_graph
 from nextvit_mm.errors import UserError
+from nextvit_mm.inference.command import predict
 from nextvit_mm.training.check_data import check
 from nextvit_mm.training.config import load_config
 from nextvit_mm.training.launch import evaluate, train
@@ -16,6 +18,7 @@ from nextvit_mm.training.loading import load_model
 from nextvit_mm.utils.logs import read_scalars
 
 from ..conftest import DETECTOR, ROOT, TINY
+from ..deploy.conftest import build
 from . import layouts as made
 from .test_broken import CLASSIFIER, FPN, detector
 
@@ -65,6 +68,38 @@ def test_the_config_in_the_work_dir_is_all_that_testing_and_exporting_need(base,
     file = export(resolved, checkpoint, image_count=1, **(dict(size=[64, 96]) if base == FPN else {}))
     about = json.loads((file.parent / f'{file.name}.json').read_text())
     assert len(about['classes']) == (4 if base == FPN else 3)
+
+
+@pytest.mark.slow
+def test_a_detector_without_masks_is_trained_resumed_tested_drawn_and_exported(tmp_path):
+    root, work = made.coco2017(tmp_path / 'mine'), tmp_path / 'work'
+    given = dict(data_root=str(root), no_pretrained=True, own_classes=True, boxes_only=True, batch_size=2, seed=0)
+    small = {'model.roi_head.bbox_head.fc_out_channels': 64}
+    given.update(cfg_options=dict(QUICK, **small), image_size=[64])
+    config = tiny_config(tmp_path, DETECTOR, True)
+    train(config, str(work), epochs=1, **given)
+    train(config, str(work), epochs=2, resume='auto', **given)
+    records, metrics = read_scalars(work)
+    assert [record['step'] for record in metrics] == [1, 2] and not any('mask' in key for key in records[-1])
+    resolved, checkpoint = str(work / 'tiny.py'), work / 'epoch_2.pth'
+    cfg = load_config(resolved)
+    assert cfg.model.type == 'FasterRCNN' and cfg.model.roi_head.mask_head is None
+    # Weights that are sure of something, as those of a long training: an untrained detector's scores are ties.
+    loaded = torch.load(checkpoint, weights_only=False)
+    loaded['state_dict'] = build(cfg).state_dict()
+    torch.save(loaded, checkpoint)
+    found = evaluate(resolved, str(checkpoint), show_dir=str(tmp_path / 'shown'))
+    assert 'coco/bbox_mAP' in found and not any('segm' in key for key in found)
+    assert len(list((tmp_path / 'shown').rglob('*.png'))) == 2
+    picture, drawn, listed = root / 'val2017' / '04.png', tmp_path / 'drawn', tmp_path / 'found.json'
+    for model in ([resolved, str(checkpoint)], [str(work), None]):
+        assert predict(model[0], [*filter(None, model[1:]), str(picture)], str(drawn), str(listed), score_thr=0.0) == 1
+    boxes = json.loads(listed.read_text())['annotations']
+    assert (drawn / '04.png').is_file() and boxes and 'segmentation' not in boxes[0]
+    file = export(resolved, str(checkpoint), image_count=1, size=[64, 96])
+    about = json.loads((file.parent / f'{file.name}.json').read_text())
+    assert about['outputs'] == ['boxes', 'scores', 'labels'] and about['classes'] == list(made.NAMES)
+    assert evaluate(resolved, str(file))['coco/bbox_mAP'] == pytest.approx(found['coco/bbox_mAP'], abs=1e-3)
 
 
 def test_a_look_into_a_folder_counts_and_draws(tmp_path, capsys):

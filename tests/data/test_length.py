@@ -2,7 +2,8 @@
 
 import pytest
 
-from nextvit_mm.data.length import Length
+from nextvit_mm.data.length import FROM_SCRATCH, Length, raise_rate_from_scratch
+from nextvit_mm.data.own import weaken_augmentation
 
 from ..conftest import DETECTOR, ROOT, load_config
 from .test_broken import CLASSIFIER, FPN, UPER
@@ -66,6 +67,30 @@ def test_the_rate_follows_the_batch_by_its_root_unless_given():
     cfg.optim_wrapper.optimizer.type = 'SGD'
     Length(batch_size=4).apply(cfg, None)
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * 4 / 16)
+
+
+def test_random_weights_take_a_higher_rate_once():
+    cfg = load_config(DETECTOR)
+    raise_rate_from_scratch(cfg)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * FROM_SCRATCH)
+    cfg.model.backbone.init_cfg = None  # as in the config of the run
+    raise_rate_from_scratch(cfg)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * FROM_SCRATCH)
+    cfg = load_config(CLASSIFIER)  # whose rate is one for random weights
+    raise_rate_from_scratch(cfg)
+    assert cfg.optim_wrapper.optimizer.lr == 2e-3
+
+
+def test_random_weights_take_a_weaker_augmentation():
+    cfg = load_config(CLASSIFIER)
+    weaken_augmentation(cfg)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    assert [step.type for step in pipeline] == ['LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'PackInputs']
+    assert pipeline[1].crop_ratio_range == (0.5, 1.0)
+    cfg = load_config(DETECTOR)
+    before = cfg.pretty_text
+    weaken_augmentation(cfg)
+    assert cfg.pretty_text == before
 
 
 def test_image_size_reaches_every_pipeline():

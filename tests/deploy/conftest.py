@@ -84,8 +84,8 @@ def build(cfg: Config) -> torch.nn.Module:
             model.roi_head.bbox_head.fc_reg,
         ):
             layer.weight.data *= 0.05
-        # Small ones leave every pixel of a mask at the threshold.
-        model.roi_head.mask_head.conv_logits.weight.data *= 50
+        if model.with_mask:  # small ones leave every pixel of a mask at the threshold
+            model.roi_head.mask_head.conv_logits.weight.data *= 50
     return model
 
 

@@ -4,6 +4,7 @@ import io
 import logging
 import re
 
+import numpy as np
 import pytest
 from mmengine.logging import MMLogger
 from rich.console import Console as Screen
@@ -114,6 +115,7 @@ def test_a_bar_on_a_terminal_keeps_what_is_said_above_it():
             ['           mAP   mAP_l', '  bbox   0.500       -', '  segm   0.250        '],
         ),
         ({'aAcc': 95.0, 'mIoU': 62.5}, ['      aAcc    mIoU', '     95.00   62.50']),
+        ({'aAcc': np.float32(95.0), 'mIoU': np.float32(62.5)}, ['      aAcc    mIoU', '     95.00   62.50']),
         ({}, ['no metrics']),
     ],
 )

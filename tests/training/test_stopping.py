@@ -1,6 +1,7 @@
 """What ends a run: signals, losses that are not finite, bad pictures, another run beside it, a batch of one."""
 
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -77,6 +78,18 @@ def test_a_loss_that_is_not_finite_stops_in_its_iteration(tmp_path, monkeypatch)
     with pytest.raises(UserError, match=told):
         run(write_config(tmp_path), tmp_path / 'w')
     assert len(calls) == 5 and [path.name for path in (tmp_path / 'w').glob('*.pth')] == ['epoch_1.pth']
+
+
+def test_processes_that_load_pictures_end_with_the_training(tmp_path):
+    """Else a finished command would wait for them for a minute, and end in a traceback."""
+    before = set(multiprocessing.active_children())
+    options = {
+        'train_dataloader.num_workers': 1,
+        'train_dataloader.persistent_workers': True,
+        'train_cfg.max_epochs': 1,
+    }
+    runner = run(write_config(tmp_path), tmp_path / 'w', cfg_options=options)
+    assert runner.epoch == 1 and set(multiprocessing.active_children()) <= before
 
 
 @pytest.mark.parametrize('workers', [0, 1])

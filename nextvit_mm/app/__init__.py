@@ -1,0 +1,1 @@
+"""A page in the browser: drop a picture, see what a model finds in it, and where it looks."""
