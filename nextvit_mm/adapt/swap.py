@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 
 from ..errors import UserError
 from ..models import NextViT
-from .heads import check_heads
+from .heads import align_cascade, check_heads
 from .look import Map, look
 from .network import NETWORK_KEYS, foreign_backbone, is_nextvit, names_weights, network_of, other_nextvit
 from .optimizer import fit_layer_decay, published_runs, use_published_recipe
@@ -125,6 +125,7 @@ def _fit(cfg: Config, key: str, backbone: ConfigDict, scope: str | None, said: l
     if [one.width for one in last[0]] != [one.width for one in last[1]]:
         kept = _keep_fixed_parts(holder, last, key)
         pairs = [Pair(a.width, b.width) for a, b in zip(*last)]
+        said += align_cascade(holder, last, key)
         for name in [] if kept else [name for name in holder if name not in NO_MAPS]:
             changes += change_widths(holder[name], f'{key}.{name}', pairs)
         check_heads(holder, before, key, said)
