@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.sweep', description=__doc__.splitlines()[0])
     parser.add_argument('json', type=Path, help='where the results are kept')
     parser.add_argument('--only', default='', metavar='WORD', help='only combinations and configs with this in them')
-    parser.add_argument('--again', choices=('fails', 'refused'), default='', help='run these with Next-ViT again')
+    parser.add_argument('--again', choices=('fails', 'refused'), default='', help='run these again')
     parser.add_argument('--table', action='store_true', help='run nothing')
     args = parser.parse_args()
     args.json.parent.mkdir(parents=True, exist_ok=True)

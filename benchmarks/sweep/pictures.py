@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet.models import BaseMOTModel, SemiBaseDetector
+from mmdet.models.reid import BaseReID
 from mmdet.structures import ReIDDataSample
 from mmdet.testing import demo_mm_inputs, demo_track_inputs
 from mmengine.structures import PixelData
@@ -97,9 +98,10 @@ def _segmentation(model: nn.Module, side: int) -> dict:
 
 
 def _classification(model: nn.Module, side: int) -> dict:
-    images = _images(side, torch.Generator().manual_seed(SEED))
-    kind = ReIDDataSample if type(model).__module__.startswith('mmdet') else DataSample
-    samples = [kind(metainfo=dict(img_shape=(side, side), ori_shape=(side, side))) for _ in images]
+    person = isinstance(model, BaseReID)  # of pictures twice as high as wide
+    images = _images(side, torch.Generator().manual_seed(SEED), 2 if person else 1)
+    kind = ReIDDataSample if person else DataSample
+    samples = [kind(metainfo=dict(img_shape=one.shape[1:], ori_shape=one.shape[1:])) for one in images]
     for number, sample in enumerate(samples):
         sample.set_gt_label(number)
     return dict(inputs=images, data_samples=samples)
@@ -113,5 +115,5 @@ def _views(model: nn.Module, side: int) -> dict:
     return dict(inputs=views, data_samples=[DataSample(), DataSample()])
 
 
-def _images(side: int, generator: torch.Generator) -> list[torch.Tensor]:
-    return [torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8) for _ in range(2)]
+def _images(side: int, generator: torch.Generator, high: int = 1) -> list[torch.Tensor]:
+    return [torch.randint(0, 256, (3, high * side, side), generator=generator, dtype=torch.uint8) for _ in range(2)]

@@ -61,7 +61,7 @@ def sweep(file: Path, wanted: str, again: str) -> dict[str, Any]:
     Args:
         file: The JSON.
         wanted: Only combinations or configs with this in their names.
-        again: Run those whose outcome with Next-ViT it is again: ``fails`` or ``refused``.
+        again: Run those with this outcome again: ``fails`` or ``refused``.
     """
     rows = choose(file)
     for kind, row in rows.items():
@@ -69,7 +69,7 @@ def sweep(file: Path, wanted: str, again: str) -> dict[str, Any]:
             continue
         for column, backbone in COLUMNS.items():
             done = row.get(column)
-            if done and not (column == 'ours' and done['outcome'] == again):
+            if done and done['outcome'] != again:
                 continue
             side = row['own'].get('side') if column == 'ours' else None
             row[column] = apart(row['config'], backbone, (side,) if side else SIDES)

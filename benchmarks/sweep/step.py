@@ -6,14 +6,13 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import is_seq_of
 from torch import nn
 
@@ -145,17 +144,6 @@ def backbone_of(model: nn.Module) -> nn.Module:
 def predicts(model: nn.Module) -> bool:
     """Whether the model has a test path; what learns without labels has none."""
     return 'mmpretrain.models.selfsup' not in type(model).__module__
-
-
-@contextmanager
-def scope_kept():
-    """Leave the scope of the process as it was."""
-    before = dict(DefaultScope._instance_dict)
-    try:
-        yield
-    finally:
-        DefaultScope._instance_dict.clear()
-        DefaultScope._instance_dict.update(before)
 
 
 def resident(which: str) -> float:

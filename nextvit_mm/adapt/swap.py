@@ -124,7 +124,7 @@ def _fit(cfg: Config, key: str, backbone: ConfigDict, scope: str | None, said: l
     changes, last = _fit_necks(holder, before, necks, (maps, given), key)
     if [one.width for one in last[0]] != [one.width for one in last[1]]:
         kept = _keep_fixed_parts(holder, last, key)
-        pairs = [Pair(a.width, b.width) for a, b in zip(*last)]
+        pairs = [Pair(a.width, b.width) for a, b in zip(*last)] + _pooled((maps, given), last)
         said += align_cascade(holder, last, key)
         for name in [] if kept else [name for name in holder if name not in NO_MAPS]:
             changes += change_widths(holder[name], f'{key}.{name}', pairs)
@@ -203,6 +203,13 @@ def _keep_fixed_parts(holder: ConfigDict, maps: tuple[list[Map], list[Map]], key
         f'{key}.neck is a convolution from {new[0]} to {old[0]} channels, because those of {key}.roi_head.shared_head '
         'are fixed'
     ]
+
+
+def _pooled(maps: tuple[list[Map], list[Map]], last: tuple[list[Map], list[Map]]) -> list[Pair]:
+    """The widths behind a vector that holds several places of a map; how many depends on the picture's size."""
+    (old, new), (long, longer) = ((side[-1] for side in pair) for pair in (maps, last))
+    several = long.stride == 0 < old.stride and long.width > old.width and long.width % old.width == 0
+    return [Pair(old.width, new.width)] if several and longer.width * old.width == long.width * new.width else []
 
 
 def _check_depth(backbone: dict, stages: tuple[int, ...]) -> None:
