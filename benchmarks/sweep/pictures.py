@@ -8,7 +8,7 @@ import torch
 from mmdet.models import BaseMOTModel, SemiBaseDetector
 from mmdet.models.reid import BaseReID
 from mmdet.structures import ReIDDataSample
-from mmdet.testing import demo_mm_inputs, demo_track_inputs
+from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
 from mmengine.structures import PixelData
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
@@ -27,26 +27,34 @@ def make(model: nn.Module, side: int) -> tuple[dict, dict]:
         return _video(side, 2), _video(side, 1)
     elif isinstance(model, BaseSelfSupervisor):
         both = _views(model, side)
+        return both, dict(both, inputs=both['inputs'][0])
     elif type(model).__module__.startswith('mmpretrain') or hasattr(model, 'head'):
         both = _classification(model, side)
     else:
         both = _detection(model, side)
         if isinstance(model, SemiBaseDetector):
             return _branches(both), both
+        return both, {key: copy.deepcopy(values[:1]) for key, values in both.items()}  # as upstream tests
     return both, copy.deepcopy(both)
 
 
 def _detection(model: nn.Module, side: int) -> dict:
     semantic = getattr(getattr(model, 'roi_head', None), 'semantic_head', None)
-    return demo_mm_inputs(
+    shapes = [(3, side, side)] * 2
+    data = demo_mm_inputs(
         2,
-        [(3, side, side)] * 2,
+        shapes,
         num_items=[3, 2],
         num_classes=4,
-        with_mask=True,
+        with_mask=any('mask' in type(part).__name__.lower() + name for name, part in model.named_modules()),
         with_semantic=True,
         sem_seg_output_strides=8 if semantic is not None else 1,  # of the head's map
     )
+    for sample, proposals in zip(data['data_samples'], demo_mm_proposals(shapes, 20)):
+        del proposals.labels
+        if not getattr(model, 'with_rpn', True):
+            sample.proposals = proposals
+    return data
 
 
 def _branches(data: dict) -> dict:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mmcv._ext
+import mmdet
 import mmdet.models  # noqa: F401  (registers; what is imported here, no process imports again)
 import mmpretrain.models  # noqa: F401
 import mmseg.models  # noqa: F401
@@ -50,7 +51,8 @@ def why_not(name: str) -> str:
     if isinstance(kind, str):
         with MODELS.switch_scope_and_registry(cfg.get('default_scope') or name.split(':')[0]) as registry:
             kind = registry.get(kind)
-    if kind is not None and 'mask' in inspect.signature(kind.forward).parameters:
+    parameters = inspect.signature(kind.forward).parameters if kind is not None else {}
+    if {'mask', 'importance'} & set(parameters):
         return 'the backbone takes a mask beside the pictures'
     return ''
 
@@ -101,6 +103,7 @@ def apart(name: str, backbone: str | None, sides: tuple[int, ...]) -> dict[str, 
 
 def _work(name: str, backbone: str | None, sides: tuple[int, ...], sender) -> None:
     os.environ['HF_HUB_OFFLINE'] = '1'  # language models are not part of it
+    os.chdir(Path(str(mmdet.__file__)).parent / '.mim')  # some configs name another one, from the root of the sources
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     watched = Watched(mmcv._ext)
     try:

@@ -1,5 +1,6 @@
 """A training step and a test step of a config, with its own backbone or with Next-ViT."""
 
+import copy
 import math
 import resource
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import is_seq_of
@@ -75,6 +77,7 @@ def attempt(name: str, backbone: str | None, sides: tuple[int, ...] = SIDES) -> 
     start = resident('VmRSS')
     try:
         cfg = read_config(name)
+        cfg.setdefault('default_scope', name.split(':')[0])
         if backbone:
             use_nextvit(cfg, backbone)
         for side in sides:
@@ -98,12 +101,16 @@ def step(cfg: Config, side: int) -> dict[str, Any]:
     model = build(cfg)
     train, test = make(model, side)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-4)
+    hub = MessageHub.get_current_instance()
+    for key in ('iter', 'epoch'):  # what a runner would tell: some losses change in the course of a training
+        hub.update_info(key, 0)
     begin = time.process_time()
     model.train()
     losses = model._run_forward(model.data_preprocessor(train, True), mode='loss')
     loss, _ = model.parse_losses(losses)
     loss.backward()
-    if not any(p.grad is not None for p in backbone_of(model).parameters()):
+    learns = [p for p in backbone_of(model).parameters() if p.requires_grad]
+    if learns and not any(p.grad is not None for p in learns):
         raise RuntimeError('no gradient reaches the backbone')
     optimizer.step()
     middle = time.process_time()
@@ -124,7 +131,7 @@ def step(cfg: Config, side: int) -> dict[str, Any]:
 def build(cfg: Config) -> nn.Module:
     """The model of a config, without weights, and with BN that one process can train."""
     init_default_scope(scope_of(cfg) or 'mmengine')
-    config = small(cfg.model)
+    config = small(copy.deepcopy(cfg.model))  # some models change their config
     if 'data_preprocessor' in cfg:
         config.setdefault('data_preprocessor', cfg.data_preprocessor)
     with warnings.catch_warnings():

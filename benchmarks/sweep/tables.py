@@ -1,10 +1,12 @@
 """The results as Markdown."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 COLUMNS = ('own', 'ours')
+PLACE = re.compile(r'(/[\w.+-]+)+/')  # of a file, on the machine that ran it
 
 
 def tables(rows: dict[str, Any]) -> Iterator[str]:
@@ -48,7 +50,8 @@ def _runs(run: dict[str, Any]) -> Iterator[str]:
 def _cell(result: dict[str, Any]) -> str:
     if result['outcome'] == 'passes':
         return f'{result["train"]:.1f} + {result["test"]:.1f} s, {result["megabytes"]} MB'
-    return f'{result["outcome"]}: {result["reason"].replace("|", "/")}'
+    reason = ' '.join(PLACE.sub('', result['reason']).replace('|', '/').split())
+    return f'{result["outcome"]}: {reason}'
 
 
 def _skipped(rows: dict[str, Any]) -> Iterator[str]:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .look import Map, build, run_small
 
+LINEAR = dict(ClsHead='LinearClsHead', MultiLabelClsHead='MultiLabelLinearClsHead')  # the same head with a layer
+
 
 def check_heads(holder: ConfigDict, before: ConfigDict, key: str, said: list[str]) -> None:
     """Run the heads of the new model; where they fail, run the old one's, which tells whose fault it is.
@@ -56,6 +58,18 @@ def align_cascade(holder: ConfigDict, maps: tuple[list[Map], list[Map]], key: st
                 'maps of one size'
             )
     return said
+
+
+def classify(holder: ConfigDict, classes: int, key: str) -> list[str]:
+    """A classifier that was part of the old backbone, such as VGG's, moves into the head; what was changed for that."""
+    head = holder.get('head') or {}
+    kind = head.get('type')
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    scope, _, plain = name.rpartition('.')
+    if plain not in LINEAR:
+        return []
+    head.update(type=f'{scope}.{LINEAR[plain]}'.lstrip('.'), num_classes=classes, in_channels=classes)
+    return [f'{key}.head is a {LINEAR[plain]} of {classes} classes, as the classifier was part of the old backbone']
 
 
 def _run(holder: ConfigDict, device: str, side: int, place: dict[str, str]) -> None:

@@ -91,7 +91,8 @@ def foreign_backbone(cfg: Config, holder: ConfigDict, network: ConfigDict) -> tu
         kind = norm.get('type')
         kind = kind if isinstance(kind, str) else {'SyncBatchNorm': 'SyncBN', 'BatchNorm2d': 'BN'}.get(kind.__name__)
         if kind in NORMS:
-            backbone.norm_cfg = dict(norm, type=kind)
+            kept = {key: norm[key] for key in ('requires_grad',) if key in norm}  # eps and momentum are the weights'
+            backbone.norm_cfg = dict(type=kind, **kept)
         else:
             said.append(f'the backbone keeps its BN, which its weights need; the old one had {norm.get("type")!r}')
     dropped = [key for key in ('dcn', 'plugins') if old.get(key)]

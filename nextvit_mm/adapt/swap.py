@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 
 from ..errors import UserError
 from ..models import NextViT
-from .heads import align_cascade, check_heads
+from .heads import align_cascade, check_heads, classify
 from .look import Map, look
 from .network import NETWORK_KEYS, foreign_backbone, is_nextvit, names_weights, network_of, other_nextvit
 from .optimizer import fit_layer_decay, published_runs, use_published_recipe
@@ -119,6 +119,7 @@ def _fit(cfg: Config, key: str, backbone: ConfigDict, scope: str | None, said: l
     if vectors and not holder.get('neck'):
         holder.neck = ConfigDict(type='GlobalAveragePooling')
         said.append(f'{key}.neck pools the map, which the old backbone did itself')
+        said += classify(holder, maps[-1].width, key)
     necks = _necks(holder)
     given = look(backbone, in_channels=backbone.get('in_channels', 3))
     changes, last = _fit_necks(holder, before, necks, (maps, given), key)

@@ -104,7 +104,13 @@ def modulated_deform_conv_forward(
     size = output.shape[-2:]
     output.copy_(
         torch.ops.torchvision.deform_conv2d(
-            wide(input), wide(weight), wide(_read(offset, size)), wide(_read(mask, size)), bias, *_settings(kwargs), True
+            wide(input),
+            wide(weight),
+            wide(_read(offset, size)),
+            wide(_read(mask, size)),
+            bias,
+            *_settings(kwargs),
+            True,
         )
     )
 
