@@ -98,7 +98,7 @@ def step(cfg: Config, side: int) -> dict[str, Any]:
     """Train and test one step; raises what goes wrong."""
     torch.manual_seed(0)
     np.random.seed(0)
-    model = build(cfg)
+    model = build(cfg, side)
     train, test = make(model, side)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-4)
     hub = MessageHub.get_current_instance()
@@ -128,15 +128,26 @@ def step(cfg: Config, side: int) -> dict[str, Any]:
     )
 
 
-def build(cfg: Config) -> nn.Module:
-    """The model of a config, without weights, and with BN that one process can train."""
+def build(cfg: Config, side: int) -> nn.Module:
+    """The model of a config, without weights, for pictures of this side, and with BN that one process can train."""
     init_default_scope(scope_of(cfg) or 'mmengine')
     config = small(copy.deepcopy(cfg.model))  # some models change their config
     if 'data_preprocessor' in cfg:
-        config.setdefault('data_preprocessor', cfg.data_preprocessor)
+        config.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
+    not_larger(config.get('data_preprocessor'), side)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         return revert_sync_batchnorm(MODELS.build(config))
+
+
+def not_larger(node: Any, side: int) -> None:
+    """Let no preprocessor pad the pictures to the size that the config trains with."""
+    if isinstance(node, dict):
+        if is_seq_of(node.get('size'), int):
+            node['size'] = (side, side)
+        node = list(node.values())
+    for value in node if isinstance(node, (list, tuple)) else ():
+        not_larger(value, side)
 
 
 def backbone_of(model: nn.Module) -> nn.Module:
