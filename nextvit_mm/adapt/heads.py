@@ -7,7 +7,9 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .look import build, run_small
+from .look import Map, build, run_small
+
+LINEAR = dict(ClsHead='LinearClsHead', MultiLabelClsHead='MultiLabelLinearClsHead')  # the same head with a layer
 
 
 def check_heads(holder: ConfigDict, before: ConfigDict, key: str, said: list[str]) -> None:
@@ -31,6 +33,43 @@ def check_heads(holder: ConfigDict, before: ConfigDict, key: str, said: list[str
             f'{key}.{where or "head"} does not fit the maps of Next-ViT, and its width is at no key that could be '
             f'changed ({cause})'
         ) from error
+
+
+def align_cascade(holder: ConfigDict, maps: tuple[list[Map], list[Map]], key: str) -> list[str]:
+    """Heads that refine one another's output take maps of one size; what was changed for that.
+
+    The stages of a dilated network have one stride, those of Next-ViT do not: each head then takes the last one's map.
+    """
+    heads = holder.get('decode_head')
+    if not isinstance(heads, (list, tuple)):
+        return []
+    old, new = maps
+    places = [head.get('in_index', -1) for head in heads]
+    if not all(isinstance(place, int) and -len(old) <= place < len(old) for place in places):
+        return []
+    if len({old[place].stride for place in places}) > 1 or len({new[place].stride for place in places}) == 1:
+        return []
+    said = []
+    for number, (head, place) in enumerate(zip(heads, places)):
+        if place != places[-1] and head.get('in_channels') == old[place].width:
+            head.update(in_index=places[-1], in_channels=old[places[-1]].width)
+            said.append(
+                f'{key}.decode_head.{number}.in_index = {place} becomes {places[-1]}, as the heads of a cascade take '
+                'maps of one size'
+            )
+    return said
+
+
+def classify(holder: ConfigDict, classes: int, key: str) -> list[str]:
+    """A classifier that was part of the old backbone, such as VGG's, moves into the head; what was changed for that."""
+    head = holder.get('head') or {}
+    kind = head.get('type')
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    scope, _, plain = name.rpartition('.')
+    if plain not in LINEAR:
+        return []
+    head.update(type=f'{scope}.{LINEAR[plain]}'.lstrip('.'), num_classes=classes, in_channels=classes)
+    return [f'{key}.head is a {LINEAR[plain]} of {classes} classes, as the classifier was part of the old backbone']
 
 
 def _run(holder: ConfigDict, device: str, side: int, place: dict[str, str]) -> None:

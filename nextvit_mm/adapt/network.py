@@ -1,9 +1,11 @@
 """The config of the Next-ViT that takes a backbone's place."""
 
 import copy
+import inspect
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
 
 from ..errors import UserError
 from ..models import NextViT
@@ -82,7 +84,7 @@ def foreign_backbone(cfg: Config, holder: ConfigDict, network: ConfigDict) -> tu
     if isinstance(frozen, int) and frozen > -1:
         backbone.frozen_stages = min(frozen, 4)
     for key in ('norm_eval', 'with_cp'):
-        if old.get(key):
+        if old.get(key, _default(old, key)):
             backbone[key] = True
     if old.get('in_channels', 3) != 3:
         backbone.in_channels = old.in_channels
@@ -91,7 +93,8 @@ def foreign_backbone(cfg: Config, holder: ConfigDict, network: ConfigDict) -> tu
         kind = norm.get('type')
         kind = kind if isinstance(kind, str) else {'SyncBatchNorm': 'SyncBN', 'BatchNorm2d': 'BN'}.get(kind.__name__)
         if kind in NORMS:
-            backbone.norm_cfg = dict(norm, type=kind)
+            kept = {key: norm[key] for key in ('requires_grad',) if key in norm}  # eps and momentum are the weights'
+            backbone.norm_cfg = dict(type=kind, **kept)
         else:
             said.append(f'the backbone keeps its BN, which its weights need; the old one had {norm.get("type")!r}')
     dropped = [key for key in ('dcn', 'plugins') if old.get(key)]
@@ -113,3 +116,13 @@ def foreign_backbone(cfg: Config, holder: ConfigDict, network: ConfigDict) -> tu
             'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=…'
         )
     return backbone, said
+
+
+def _default(backbone: ConfigDict, key: str) -> Any:
+    """What a backbone's class takes for an argument that its config leaves out; MMDetection's ResNet has norm_eval."""
+    kind = backbone.get('type')
+    if isinstance(kind, str):
+        with MODELS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind)
+    parameter = inspect.signature(kind.__init__).parameters.get(key) if inspect.isclass(kind) else None
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default

@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 
 from ..errors import UserError
 from ..models import NextViT
-from .heads import check_heads
+from .heads import align_cascade, check_heads, classify
 from .look import Map, look
 from .network import NETWORK_KEYS, foreign_backbone, is_nextvit, names_weights, network_of, other_nextvit
 from .optimizer import fit_layer_decay, published_runs, use_published_recipe
@@ -119,12 +119,14 @@ def _fit(cfg: Config, key: str, backbone: ConfigDict, scope: str | None, said: l
     if vectors and not holder.get('neck'):
         holder.neck = ConfigDict(type='GlobalAveragePooling')
         said.append(f'{key}.neck pools the map, which the old backbone did itself')
+        said += classify(holder, maps[-1].width, key)
     necks = _necks(holder)
     given = look(backbone, in_channels=backbone.get('in_channels', 3))
     changes, last = _fit_necks(holder, before, necks, (maps, given), key)
     if [one.width for one in last[0]] != [one.width for one in last[1]]:
         kept = _keep_fixed_parts(holder, last, key)
-        pairs = [Pair(a.width, b.width) for a, b in zip(*last)]
+        pairs = [Pair(a.width, b.width) for a, b in zip(*last)] + _pooled((maps, given), last)
+        said += align_cascade(holder, last, key)
         for name in [] if kept else [name for name in holder if name not in NO_MAPS]:
             changes += change_widths(holder[name], f'{key}.{name}', pairs)
         check_heads(holder, before, key, said)
@@ -202,6 +204,13 @@ def _keep_fixed_parts(holder: ConfigDict, maps: tuple[list[Map], list[Map]], key
         f'{key}.neck is a convolution from {new[0]} to {old[0]} channels, because those of {key}.roi_head.shared_head '
         'are fixed'
     ]
+
+
+def _pooled(maps: tuple[list[Map], list[Map]], last: tuple[list[Map], list[Map]]) -> list[Pair]:
+    """The widths behind a vector that holds several places of a map; how many depends on the picture's size."""
+    (old, new), (long, longer) = ((side[-1] for side in pair) for pair in (maps, last))
+    several = long.stride == 0 < old.stride and long.width > old.width and long.width % old.width == 0
+    return [Pair(old.width, new.width)] if several and longer.width * old.width == long.width * new.width else []
 
 
 def _check_depth(backbone: dict, stages: tuple[int, ...]) -> None:

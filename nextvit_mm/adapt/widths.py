@@ -67,9 +67,13 @@ def _new(part: dict, name: str, value: Any, maps: Sequence[Pair], top: bool) -> 
         if whole and list(value[: len(maps)]) == [pair.old for pair in maps]:
             return type(value)([*(pair.new for pair in maps), *value[len(maps) :]])
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not WIDTH.search(name):
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    if not WIDTH.search(name) and not (name == 'out_channels' and 'featmap_strides' in part):
         return None
     index = part.get('in_index')
+    if name == 'out_channels' and 'featmap_strides' in part:  # regions cut out of the maps have their width
+        return maps[-1].new if maps[-1].old == value else None
     if name == 'in_channels' and isinstance(index, int) and -len(maps) <= index < len(maps):
         return maps[index].new if maps[index].old == value else None
     if name == 'in_channels' and maps[-1].old == value:

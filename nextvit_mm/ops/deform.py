@@ -3,6 +3,9 @@
 The names and arguments are mmcv's. Offsets are (N, 2 * deformable_group * kH * kW, H_out, W_out), y before x, in pixels
 of the input; the mask is (N, deformable_group * kH * kW, H_out, W_out). mmcv's scratch tensors ``columns`` and ``ones``
 are not filled, and ``im2col_step`` changes nothing: torchvision picks its own.
+
+Modulated offsets and masks may be those of a larger map, as DyHead hands them over: mmcv's kernel then reads each
+picture's first values as if they were of the output's size, and so do these.
 """
 
 from collections.abc import Sequence
@@ -98,11 +101,38 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Fill ``output`` (N, C_out, H_out, W_out)."""
     bias = wide(bias) if with_bias else wide(input).new_zeros(len(weight))
+    size = output.shape[-2:]
     output.copy_(
         torch.ops.torchvision.deform_conv2d(
-            wide(input), wide(weight), wide(offset), wide(mask), bias, *_settings(kwargs), True
+            wide(input),
+            wide(weight),
+            wide(_read(offset, size)),
+            wide(_read(mask, size)),
+            bias,
+            *_settings(kwargs),
+            True,
         )
     )
+
+
+def _read(values: Tensor, size: Sequence[int]) -> Tensor:
+    """The first values of each picture, as (N, C, *size)."""
+    if values.shape[-2:] == tuple(size):
+        return values
+    channels, (height, width) = values.shape[1], size
+    if height * width > values.shape[-2] * values.shape[-1]:
+        raise ValueError(f'offsets and masks of {tuple(values.shape[-2:])} are too few for an output of {tuple(size)}')
+    return values.flatten(1)[:, : channels * height * width].reshape(-1, channels, height, width)
+
+
+def _write(target: Tensor, values: Tensor) -> None:
+    """The reverse of :func:`_read`: what was not read has no gradient."""
+    if target.shape == values.shape:
+        target.copy_(values)
+        return
+    flat = target.new_zeros(len(target), target[0].numel())
+    flat[:, : values[0].numel()] = values.flatten(1)
+    target.copy_(flat.view_as(target))
 
 
 def modulated_deform_conv_backward(
@@ -124,10 +154,11 @@ def modulated_deform_conv_backward(
 ) -> None:
     """Fill the gradients of the input, the weight, the offset, the mask and, where there is one, the bias."""
     full = wide(bias) if with_bias else wide(input).new_zeros(len(weight))
+    offset, mask = _read(offset, grad_output.shape[-2:]), _read(mask, grad_output.shape[-2:])
     gradients = torch.ops.torchvision._deform_conv2d_backward(
         wide(grad_output), wide(input), wide(weight), wide(offset), wide(mask), full, *_settings(kwargs), True
     )
     for target, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients):
-        target.copy_(gradient)
+        _write(target, gradient)
     if with_bias:
         grad_bias.copy_(gradients[4])

@@ -34,6 +34,25 @@ SWAPS = [
         'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-80k_ade20k-512x512.py',
         {'decode_head.in_channels': 1024, 'decode_head.c1_in_channels': 96, 'auxiliary_head.in_channels': 512},
     ),
+    # A cascade of heads, whose maps had one stride; regions of the maps themselves; a classifier in the old backbone;
+    # a vector of eight places of a map; BN whose eps was the old weights'.
+    (
+        'mmseg::ocrnet/ocrnet_r101-d8_4xb2-40k_cityscapes-512x1024.py',
+        {'decode_head.0.in_index': 3, 'decode_head.0.in_channels': 1024, 'decode_head.1.in_channels': 1024},
+    ),
+    (
+        'mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py',
+        {'rpn_head.in_channels': 512, 'roi_head.bbox_roi_extractor.out_channels': 512},
+    ),
+    (
+        'mmpretrain::vgg/vgg11_8xb32_in1k.py',
+        {'head.type': 'LinearClsHead', 'head.in_channels': 1024, 'head.num_classes': 1000},
+    ),
+    ('mmdet::reid/reid_r50_8xb32-6e_mot15train80_test-mot15val20.py', {'head.in_channels': 1024}),
+    (
+        'mmdet::nas_fcos/nas-fcos_r50-caffe_fpn_fcoshead-gn-head_4xb4-1x_coco.py',
+        {'backbone.norm_cfg': dict(type='BN', requires_grad=False), 'backbone.norm_eval': True},
+    ),
     ('mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py', {'decode_head.in_channels': FOUR}),
     ('mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py', {'decode_head.in_channels': 1024}),
     ('mmseg::ocrnet/ocrnet_hr18_4xb4-80k_ade20k-512x512.py', {'decode_head.0.in_channels': FOUR}),

@@ -244,3 +244,20 @@ def test_frozen_input_still_trains_the_weight(device):
     output = deform_conv2d(x, offset, weight, 1, 1).square().sum()
     first = torch.autograd.grad(output, (x, weight), retain_graph=True)[1]
     assert torch.equal(alone, first) and torch.equal(first, torch.autograd.grad(output, weight)[0])
+
+
+def test_modulated_offsets_of_a_larger_map_are_read_from_their_beginning(device):
+    """As mmcv's kernel reads them, which DyHead relies on."""
+    x, weight = random(1, 2, 3, 4, 4).to(device), random(2, 5, 3, 3, 3).to(device)
+    offset, mask = random(3, 2, 18, 8, 8).to(device).requires_grad_(), random(4, 2, 9, 8, 8).to(device)
+    ours = modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1)
+    flat = offset.detach().flatten(1)
+    first = flat[:, : 18 * 16].reshape(2, 18, 4, 4).requires_grad_()
+    theirs = modulated_deform_conv2d(x, first, mask.flatten(1)[:, : 9 * 16].reshape(2, 9, 4, 4), weight, None, 1, 1)
+    assert torch.equal(ours, theirs)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    gradient = offset.grad.flatten(1)
+    assert torch.equal(gradient[:, : 18 * 16], first.grad.flatten(1)) and not gradient[:, 18 * 16 :].any()
+    with pytest.raises(ValueError, match='too few'):
+        modulated_deform_conv2d(x, offset[..., :2, :2], mask[..., :2, :2], weight, None, 1, 1)

@@ -1,0 +1,1 @@
+"""Upstream configs with their own backbone and with Next-ViT."""
