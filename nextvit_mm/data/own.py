@@ -225,8 +225,8 @@ def weaken_augmentation(cfg: Config) -> None:
     if not _is_classifier(cfg):
         return
     for dataset in datasets_of(cfg, 'train'):
-        dataset.pipeline = [step for step in dataset.pipeline if type_name(step) not in STRONG]
-        for step in dataset.pipeline:
+        dataset['pipeline'] = [step for step in dataset['pipeline'] if type_name(step) not in STRONG]
+        for step in dataset['pipeline']:
             if type_name(step) == 'RandomResizedCrop':
                 step['crop_ratio_range'] = LARGE_CROPS
     print_log(f'from random weights: without {" and ".join(STRONG)}, and crops of half a picture or more', 'current')
