@@ -569,7 +569,7 @@ def test_pooling_by_products_is_adaptive_pooling(size, out):
 @pytest.mark.parametrize(
     'change, words',
     [
-        (dict(roi_head=dict(type='CascadeRoIHead')), 'CascadeRoIHead as roi_head'),
+        (dict(roi_head=dict(type='GridRoIHead')), 'GridRoIHead as roi_head'),
         (dict(rpn_head=dict(type='GARPNHead')), 'GARPNHead as rpn_head'),
     ],
 )
