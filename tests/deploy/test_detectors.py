@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict
 from PIL import Image
 
 from nextvit_mm.adapt.read import read_config
+from nextvit_mm.deploy.backends import OPSET
 from nextvit_mm.deploy.export import export
 from nextvit_mm.deploy.graphs import make_graph
 from nextvit_mm.errors import UserError
@@ -87,7 +88,7 @@ def pictures(tmp_path_factory):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_what_is_found_is_what_mmdetection_finds(name, tmp_path, pictures):
+def test_what_is_found_is_what_mmdetection_finds(name, tmp_path, pictures, capsys):
     cfg = tiny_detector(name)
     cfg.dump(tmp_path / 'config.py')
     torch.save(dict(state_dict=build(cfg).state_dict(), meta={}), tmp_path / 'weights.pth')
@@ -102,6 +103,7 @@ def test_what_is_found_is_what_mmdetection_finds(name, tmp_path, pictures):
     assert about['compared']['detections'] > 20 and about['compared']['largest score difference'] < 1e-4
     assert about['outputs'][3:] == (['masks'] if 'mask' in name else [])
     assert about['tensorrt']['unlisted'] == []
+    assert f'ONNX: opset {OPSET}, IR version {about["file"]["ir_version"]}' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
