@@ -1,11 +1,12 @@
-"""Measure how fast backbones run and train, ours beside timm's networks."""
+"""Measure how fast backbones run and train, ours beside timm's networks, and whole models."""
 
 import argparse
 from typing import Any
 
 from nextvit_mm.benchmark import report
 from nextvit_mm.benchmark.latency import measure_latency
-from nextvit_mm.benchmark.options import LatencyOptions, TrainingOptions
+from nextvit_mm.benchmark.models import measure_models
+from nextvit_mm.benchmark.options import LatencyOptions, ModelsOptions, TrainingOptions
 from nextvit_mm.benchmark.rounds import Result
 from nextvit_mm.benchmark.training import measure_training
 from nextvit_mm.utils.command import add_options, run_command, take_options
@@ -35,7 +36,7 @@ PRESETS = dict(peers=LatencyOptions(candidates=PEERS, shapes=('8x224',), runtime
 
 
 def benchmark(command: str, markdown: str | None, json: str | None, **args) -> None:
-    result = dict(latency=latency, train=train)[command](args)
+    result = dict(latency=latency, models=models, train=train)[command](args)
     hush()
     report.print_report(result)
     if markdown:
@@ -56,6 +57,10 @@ def train(args: dict[str, Any]) -> Result:
     return measure_training(take_options(TrainingOptions, args))
 
 
+def models(args: dict[str, Any]) -> Result:
+    return measure_models(take_options(ModelsOptions, args))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
@@ -68,9 +73,11 @@ def main() -> None:
     )
     add_options(of_latency, LatencyOptions)
     of_latency.add_argument('--png', metavar='FILE', help='draw latency against published accuracy')
+    of_models = commands.add_parser('models', help='whole detectors and segmentors, from file to drawn result')
+    add_options(of_models, ModelsOptions)
     of_training = commands.add_parser('train', help='forward, backward and AdamW: time and peak memory')
     add_options(of_training, TrainingOptions)
-    for command in (of_latency, of_training):
+    for command in (of_latency, of_models, of_training):
         command.add_argument('--markdown', metavar='FILE', help='write the tables as Markdown')
         command.add_argument('--json', metavar='FILE', help="write everything, with every round's time, as JSON")
     run_command(benchmark, parser)

@@ -89,7 +89,7 @@ def count_complexity(config: Config, size: tuple[int, int] | None = None) -> Com
         raise UserError(f'the size of the image must be a height and a width in pixels, not {sides}')
     height, width = sides
     # Weights are not needed, and SyncBN would refuse a device other than a GPU.
-    model_cfg = _without_weights(config.model)
+    model_cfg = without_weights(config.model)
     try:
         with warnings.catch_warnings(), quiet_log():
             warnings.simplefilter('ignore')  # of the MM libraries, about themselves
@@ -289,7 +289,7 @@ def _module_flops(model: nn.Module, name: str, by_module: dict[str, int]) -> int
     )
 
 
-def _without_weights(model: ConfigDict) -> ConfigDict:
+def without_weights(model: ConfigDict) -> ConfigDict:
     """The config of a model, with no checkpoint named in it."""
     model = copy.deepcopy(model)
     model.pop('pretrained', None)

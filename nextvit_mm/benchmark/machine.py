@@ -6,6 +6,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -85,6 +86,17 @@ def _make_conv(precision: str, device: str) -> Callable[[], None]:
     conv = conv.to(device, _dtype(precision), memory_format=torch.channels_last)
     x = x.to(_dtype(precision))
     return lambda: conv(x)
+
+
+def missing_units(precision: str, cpuinfo: Path = Path('/proc/cpuinfo')) -> str:
+    """What this CPU lacks for a precision, ``''`` if nothing, or if the system does not tell."""
+    wanted = dict(bf16=('avx512_bf16', 'amx_bf16', 'bf16'), int8=('avx512_vnni', 'avx_vnni', 'amx_int8', 'asimddp'))
+    try:
+        flags = set(cpuinfo.read_text().split())
+    except OSError:
+        return ''
+    units = wanted.get(precision, ())
+    return '' if not units or flags & set(units) else f'neither of {", ".join(units)} is among its instructions'
 
 
 def _dtype(precision: str) -> torch.dtype:

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..utils.command import option
+from .model_list import NAMES
 from .runtimes import PRECISIONS, RUNTIMES
 
 LATENCY_REFERENCE = 'timm:nextvit_small/eager/fp32'
+WHOLE_RUNTIMES = ('eager', 'folded', 'onnxruntime', 'openvino')
+WHOLE_MODELS = tuple(f'mask_rcnn_{name}' for name in ('nextvit_s', 'resnet50', 'resnet101'))
 TRAINING_REFERENCE = 'timm:nextvit_small/fp32'
 TRAINING_PRECISIONS = ('fp32', 'bf16', 'fp16')  # the last two by autocast
 TRAINING_CANDIDATES = (
@@ -55,6 +58,26 @@ class LatencyOptions(RunOptions):
         None, help=f'what ratios refer to (default: {LATENCY_REFERENCE} if measured, else the first row)', metavar='ROW'
     )
     min_time: float = option(0.2, help='seconds of timed calls in a turn', metavar='S')
+
+
+@dataclass
+class ModelsOptions(RunOptions):
+    """Of :func:`.models.measure_models`."""
+
+    models: Sequence[str] = option(
+        WHOLE_MODELS, help=f'{", ".join(NAMES)}, a config, or PACKAGE::PATH of one', metavar='MODEL'
+    )
+    rounds: int = option(5, help='interleaved rounds', metavar='N')
+    shapes: Sequence[str] = option(('1x800x1280',), help='1xHEIGHTxWIDTH or 1xSIDE, multiples of 32', metavar='SHAPE')
+    runtimes: Sequence[str] = option(
+        WHOLE_RUNTIMES, help=', '.join(WHOLE_RUNTIMES), choices=WHOLE_RUNTIMES, metavar='NAME'
+    )
+    precisions: Sequence[str] = option(
+        ('fp32', 'bf16', 'int8'),
+        help='fp32, bf16, int8; what the CPU has no units for is left out, and the report says so',
+        choices=('fp32', 'bf16', 'int8'),
+        metavar='NAME',
+    )
 
 
 @dataclass

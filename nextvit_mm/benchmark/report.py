@@ -10,8 +10,10 @@ from ..utils.files import write_text
 from ..utils.tables import format_table
 from .candidates import TABLE_4, parse_candidate
 from .latency import LatencyRow
+from .models import ModelRow
 from .rounds import Result, Row, shape_name
 from .training import TrainingRow
+from .turns import PARTS
 
 Table = tuple[list[str], list[list[str]]]  # headings and lines; the first columns are text, the others figures
 TEXT_COLUMNS = 3
@@ -76,6 +78,39 @@ def training_table(rows: Sequence[TrainingRow]) -> Table:
     return headings, lines
 
 
+def models_table(rows: Sequence[ModelRow]) -> Table:
+    """The same of whole models."""
+    headings = ['model', 'runtime', 'precision', 'ms', 'quartiles', 'ratio', 'of limit']
+    headings += ['pictures/s', 'memory', 'found', 'differs']
+    lines = [
+        [
+            row.candidate,
+            row.runtime,
+            row.precision,
+            f'{row.median * 1e3:.0f}',
+            '–'.join(f'{value * 1e3:.0f}' for value in row.quartiles),
+            '' if row.ratio is None else f'{row.ratio:.2f}×',
+            '' if row.share is None else f'{row.share:.0%}',
+            f'{row.pictures_per_s:.2g}',
+            'not measured' if row.memory is None else f'{row.memory / 2**20:.0f} MiB',
+            f'{row.found}',
+            f'{row.error:.1%}' + ('' if row.agrees else ' WRONG'),
+        ]
+        for row in sorted(rows, key=lambda row: -row.median)
+    ]
+    return headings, lines
+
+
+def stages_table(rows: Sequence[ModelRow]) -> Table:
+    """Where the time of whole models goes, ms: the stages, and the parts of the network by its profile."""
+    headings = ['model', 'runtime', 'precision', 'read', *PARTS, 'paste', 'draw']
+    lines = []
+    for row in sorted(rows, key=lambda row: -row.median):
+        times = [row.stages['read'], *(row.parts[part] for part in PARTS), row.stages['paste'], row.stages['draw']]
+        lines.append([row.candidate, row.runtime, row.precision, *(f'{seconds * 1e3:.0f}' for seconds in times)])
+    return headings, lines
+
+
 def sections(result: Result) -> list[tuple[str, Table]]:
     """Title and table of every shape."""
     found = []
@@ -83,10 +118,14 @@ def sections(result: Result) -> list[tuple[str, Table]]:
         rows = [row for row in result.rows if row.shape == shape]
         steps = [row for row in rows if isinstance(row, TrainingRow)]
         calls = [row for row in rows if isinstance(row, LatencyRow)]
+        models = [row for row in rows if isinstance(row, ModelRow)]
         if steps:
             found.append((f'{shape_name(shape)}, backbone, forward + backward + AdamW', training_table(steps)))
         if calls:
             found.append((f'{shape_name(shape)}, backbone, inference', latency_table(calls)))
+        if models:
+            found.append((f'{shape_name(shape)}, whole models, the network alone', models_table(models)))
+            found.append((f'{shape_name(shape)}, where the time goes, ms', stages_table(models)))
     return found
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from .complexity import multiply_adds
 from .machine import describe_machine, limit_kernels
 from .options import TRAINING_PRECISIONS, TRAINING_REFERENCE, TrainingOptions
 from .rounds import Result, Row, Run, Timer, limits_of, parse_shape, shape_name
+from .turns import forget_peak, resident
 
 # Relative difference of loss and gradient norm, from the same weights in float32, from which on a row is wrong.
 TOLERANCES = dict(fp32=1e-3, bf16=0.1, fp16=0.1)
@@ -203,14 +203,6 @@ def _expect(timm_name: str, image: Tensor, seed: int, device: str) -> tuple[tupl
     return _EXPECTED[key]
 
 
-def _resident(what: str) -> int:
-    """``VmRSS`` (now) or ``VmHWM`` (the most so far) of this process, bytes. Linux."""
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith(f'{what}:'):
-            return int(line.split()[1]) * 1024
-    raise OSError(f'no {what}')
-
-
 def _measure_memory(
     candidate: str, precision: str, shape: Sequence[int], seed: int, device: str, threads: int
 ) -> int | None:
@@ -225,11 +217,9 @@ def _measure_memory(
         step()
         step()
         return torch.cuda.max_memory_allocated()
-    try:
-        Path('/proc/self/clear_refs').write_text('5')  # what building took no longer counts as the most so far
-        before = _resident('VmRSS')
-        step()
-        step()
-        return _resident('VmHWM') - before
-    except OSError:  # not Linux, or not allowed
+    if not forget_peak():  # or what building took would count
         return None
+    before = resident('VmRSS')
+    step()
+    step()
+    return resident('VmHWM') - before

@@ -17,6 +17,8 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +77,25 @@ def write_onnx(
             **exporter,
         )
     onnx.checker.check_model(str(path), full_check=True)
+
+
+def file_format(path: Path) -> dict[str, Any]:
+    """What a runtime must know to read a file: ONNX's opset and IR version, or the version of OpenVINO's IR."""
+    if path.suffix == '.onnx':
+        model = need('onnx', 'ONNX export').load(str(path), load_external_data=False)
+        own = [each for each in model.opset_import if each.domain not in ('', 'ai.onnx')]
+        used = {node.domain for node in model.graph.node}
+        return dict(
+            name='ONNX',
+            opset=next(each.version for each in model.opset_import if each.domain in ('', 'ai.onnx')),
+            ir_version=model.ir_version,
+            **(dict(other_opsets={e.domain: e.version for e in own}) if used & {e.domain for e in own} else {}),
+        )
+    if path.suffix == '.xml':
+        with path.open('rb') as file:
+            root = next(iter(ElementTree.iterparse(file, events=('start',))))[1]
+            return dict(name='OpenVINO IR', ir_version=int(root.get('version', 0)))
+    return dict(name=path.suffix[1:])
 
 
 def write_openvino(

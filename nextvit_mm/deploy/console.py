@@ -67,4 +67,8 @@ def print_result(target: Path, about: dict[str, Any]) -> None:
         print("what int8 costs in AP or mIoU was not measured: that needs the config's test data (--data-root DIR)")
     for name, metrics in about.get('evaluated', {}).items():
         print(f'{name}: ' + (', '.join(f'{key} {value:.4g}' for key, value in metrics.items()) or 'nothing found'))
+    written = about['file']
+    if 'ir_version' in written:
+        opset = f'opset {written["opset"]}, ' if 'opset' in written else ''
+        print(f'{written["name"]}: {opset}IR version {written["ir_version"]}')
     print('written: ' + ', '.join(str(path) for path in files_of(target)))

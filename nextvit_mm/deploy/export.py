@@ -138,6 +138,7 @@ class _Job:
         steps.run(f'writing {to}', lambda: WRITERS[to](self.graph, example, float32, self.graph.outputs, self.dynamic))
         if wanted.int8:
             steps.run(f'quantising with {len(calibration)} pictures', lambda: quantize(float32, written, calibration))
+        about['file'] = backends.file_format(written)
         if written.suffix == '.onnx':
             about['tensorrt'] = dict(list=TENSORRT_LIST, unlisted=unlisted_operators(written))
         about['compared'] = steps.run(

@@ -3,9 +3,11 @@
 from torch import nn
 
 from ..errors import UserError
-from .detectors import DetectorGraph, NonMaxSuppression
+from .boxes import NonMaxSuppression
 from .graph import BackboneGraph, ClassifierGraph, Graph
+from .one_stage import OneStageGraph
 from .segmentors import ExportableAdaptiveAvgPool2d, SegmentorGraph
+from .two_stage import TwoStageGraph
 
 __all__ = ['ExportableAdaptiveAvgPool2d', 'Graph', 'NonMaxSuppression', 'make_graph']
 
@@ -22,8 +24,10 @@ def make_graph(model: nn.Module, what: str) -> Graph:
     """
     if what == 'backbone':
         return BackboneGraph(getattr(model, 'backbone', model)).eval()
-    if hasattr(model, 'roi_head') or hasattr(model, 'bbox_head'):
-        return DetectorGraph(model).eval()
+    if hasattr(model, 'roi_head'):
+        return TwoStageGraph(model).eval()
+    if hasattr(model, 'bbox_head'):
+        return OneStageGraph(model).eval()
     if hasattr(model, 'decode_head'):
         return SegmentorGraph(model).eval()
     if hasattr(model, 'head'):

@@ -17,6 +17,7 @@ from ..predict.predictor import FORMAT, about_file
 from ..training import config as cfgs
 from ..version import __version__
 from .backends import INPUT
+from .detectors import DetectorGraph
 from .graphs import Graph
 from .pictures import find_pictures
 from .steps import Plan, plan
@@ -76,8 +77,8 @@ def describe(
         about['classes'] = list(info['classes']) if info.get('classes') else None
         palette = info.get('palette')
         about['palette'] = [list(map(int, color)) for color in palette] if isinstance(palette, (list, tuple)) else None
-    if graph.task == 'detection':
-        config = model.roi_head.test_cfg
+    if isinstance(graph, DetectorGraph):
+        config = graph.test_cfg
         about['test_cfg'] = {
             name: config[name] for name in ('score_thr', 'max_per_img', 'mask_thr_binary') if name in config
         }

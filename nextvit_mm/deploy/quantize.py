@@ -66,6 +66,7 @@ def quantize_here(source: str, target: str, pictures: Sequence[str], reduce_rang
 def _quantize_onnx(
     source: Path, target: Path, predictor: Predictor, pictures: Sequence[str], reduce_range: bool
 ) -> None:
+    import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -80,6 +81,7 @@ def _quantize_onnx(
         per_channel=True,
         reduce_range=reduce_range,
         op_types_to_quantize=list(OPERATORS),
+        nodes_to_exclude=list(filter(_is_outside, (node.name for node in onnx.load(str(prepared)).graph.node))),
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
     )
@@ -119,12 +121,13 @@ def _quantize_openvino(
 
 
 def _outside_the_network(model) -> list[str]:
-    """Operations of a detector that belong to no layer, by their names in ONNX, such as ``/Add_3``: boxes and scores.
+    """Operations of an OpenVINO model that :func:`_is_outside` means."""
+    return list(filter(_is_outside, (op.get_friendly_name() for op in model.get_ordered_ops())))
 
-    Other models come straight from PyTorch, where no name begins with a slash.
+
+def _is_outside(name: str) -> bool:
+    """Whether an operation of a detector belongs to no layer, by its name in ONNX, such as ``/Add_3``.
+
+    It is of boxes, scores or the masks' last step. In files straight from PyTorch no name begins with a slash.
     """
-    return [
-        op.get_friendly_name()
-        for op in model.get_ordered_ops()
-        if op.get_friendly_name().startswith('/') and op.get_friendly_name().count('/') == 1
-    ]
+    return name.startswith('/') and name.count('/') == 1

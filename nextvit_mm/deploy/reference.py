@@ -32,7 +32,7 @@ class Seen(NamedTuple):
 
 def see(model: nn.Module, task: str, planned: Plan, path: str | Path) -> Seen:
     """The results of the trained model for a picture file, in pixels of that picture."""
-    batch = _batch(model, planned, path)
+    batch = batch_of(model, planned, path)
     meta = batch['data_samples'][0].metainfo
     height, width = meta['img_shape'][:2]
     tensor = batch['inputs'][0, :, :height, :width].numpy().copy()
@@ -42,7 +42,8 @@ def see(model: nn.Module, task: str, planned: Plan, path: str | Path) -> Seen:
         return Seen(tensor, RESULTS[task](model, batch, tensor, planned))
 
 
-def _batch(model: nn.Module, planned: Plan, path: str | Path) -> dict[str, Any]:
+def batch_of(model: nn.Module, planned: Plan, path: str | Path) -> dict[str, Any]:
+    """A picture file through MM's pipeline and preprocessor: ``inputs`` and ``data_samples``."""
     data = Compose(planned.pipeline_of(size_of(path)))(dict(img_path=str(path), img_id=0, seg_fields=[]))
     if 'data_samples' not in data:
         raise UserError("the test pipeline ends without MM's packing step, such as PackDetInputs: put it at the end")

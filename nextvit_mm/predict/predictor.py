@@ -158,9 +158,10 @@ class Predictor:
         if 'masks' in outputs:
             threshold = self.about['test_cfg']['mask_thr_binary']
             masks = outputs['masks'][seen]
-            result['masks'] = np.array(
-                [paste_mask(mask, box, placed.original) >= threshold for mask, box in zip(masks, boxes)], bool
-            ).reshape(-1, height, width)
+            result['masks'] = np.full((len(masks), height, width), threshold <= 0)
+            for pasted, mask, box in zip(result['masks'], masks, boxes):
+                place, values = mask_in_picture(mask, box, placed.original)
+                pasted[place] = values >= threshold
         return result
 
     def draw(self, picture: str | Path | np.ndarray, result: dict[str, Any], score_thr: float = 0.3) -> Image.Image:
@@ -194,8 +195,9 @@ class Predictor:
         pixels = picture.astype(np.float32)
         for i in kept:
             if 'masks' in result:
-                mask = result['masks'][i]
-                pixels[mask] = 0.5 * pixels[mask] + 0.5 * np.array(self.color(result['labels'][i]))
+                place = _extent(result['masks'][i])
+                part, mask = pixels[place], result['masks'][i][place]
+                part[mask] = 0.5 * part[mask] + 0.5 * np.array(self.color(result['labels'][i]), np.float32)
         drawn = Image.fromarray(pixels.astype(np.uint8)).resize(
             [scale * n for n in picture.shape[1::-1]], Image.Resampling.NEAREST
         )
@@ -391,7 +393,8 @@ def place(picture: np.ndarray, about: dict[str, Any]) -> Placed:
     mean, std = (np.array(spec[key], np.float32) for key in ('mean', 'std'))
     pixels = picture.astype(np.float32)
     if not spec['normalized_inside']:
-        pixels = (pixels - mean) / std
+        pixels -= mean
+        pixels /= std
     if canvas:  # what is added is the mean color, which is 0 after normalisation
         whole = np.empty((*canvas, 3), np.float32)
         whole[:] = mean if spec['normalized_inside'] else 0
@@ -456,10 +459,19 @@ def resize(picture: np.ndarray, size: tuple[int, int], interpolation: str, libra
         _neighbors(new, old) for new, old in zip(size, picture.shape)
     )
     pixels = picture.astype(np.int32)
-    across = (pixels[:, left] * before[:, None] + pixels[:, right] * after[:, None]) >> 4
-    above, below = above[:, None, None], below[:, None, None]
-    mixed = (((above * across[top]) >> 16) + ((below * across[bottom]) >> 16) + 2) >> 2
-    return mixed.clip(0, 255).astype(np.uint8)
+    across, other = pixels[:, left], pixels[:, right]
+    across *= before[:, None]
+    other *= after[:, None]
+    across += other
+    across >>= 4
+    mixed, lower = across[top], across[bottom]
+    for rows, weights in ((mixed, above), (lower, below)):  # in place: half the time is that of the memory
+        rows *= weights[:, None, None]
+        rows >>= 16
+    mixed += lower
+    mixed += 2
+    mixed >>= 2
+    return mixed.clip(0, 255, out=mixed).astype(np.uint8)
 
 
 def pad(picture: np.ndarray, step: dict[str, Any]) -> np.ndarray:
@@ -488,25 +500,27 @@ def center_crop(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return picture[top : top + size[0], left : left + size[1]]
 
 
-def paste_mask(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(m, m) probabilities of a box, bilinear between their centers, into a picture of ``size``.
+def mask_in_picture(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
+    """(m, m) probabilities of a box, bilinear between their centers, in a picture of ``size``.
 
     Outside the box they fade to 0 within a pixel, as MMDetection's do on a CPU.
+
+    Returns:
+        tuple: Rows and columns of the picture outside of which all is 0, and the probabilities there.
     """
-    canvas = np.zeros(size, np.float32)
     x1, y1, x2, y2 = (float(value) for value in box)
     top, bottom = max(int(np.floor(y1)) - 1, 0), min(int(np.ceil(y2)) + 1, size[0])
     left, right = max(int(np.floor(x1)) - 1, 0), min(int(np.ceil(x2)) + 1, size[1])
     if x2 <= x1 or y2 <= y1 or bottom <= top or right <= left:
-        return canvas
+        return (slice(0), slice(0)), np.zeros((0, 0), np.float32)
     m = mask.shape[0]
     padded = np.pad(mask, 1)  # outside, a mask fades to 0 within half a cell
     rows = np.clip((np.arange(top, bottom) + 0.5 - y1) / (y2 - y1) * m + 0.5, 0, m + 1)
     columns = np.clip((np.arange(left, right) + 0.5 - x1) / (x2 - x1) * m + 0.5, 0, m + 1)
     i, j = np.minimum(rows.astype(int), m), np.minimum(columns.astype(int), m)
-    across = _mix(padded[:, j], padded[:, j + 1], (columns - j)[None])
-    canvas[top:bottom, left:right] = _mix(across[i], across[i + 1], (rows - i)[:, None])
-    return canvas
+    across = _mix(padded[:, j], padded[:, j + 1], (columns - j)[None].astype(np.float32))
+    values = _mix(across[i], across[i + 1], (rows - i)[:, None].astype(np.float32))
+    return (slice(top, bottom), slice(left, right)), values
 
 
 def _neighbors(new: int, old: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -516,6 +530,13 @@ def _neighbors(new: int, old: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     share = position - first
     weights = (np.rint(part * np.float32(2048)).astype(np.int32) for part in (np.float32(1) - share, share))
     return *((first.astype(int) + i).clip(0, old - 1) for i in (0, 1)), *weights
+
+
+def _extent(mask: np.ndarray) -> tuple[slice, slice]:
+    """The rows and columns of a mask (H, W) that hold all of it."""
+    found = [np.flatnonzero(mask.any(axis)) for axis in (1, 0)]
+    rows, columns = (slice(places[0], places[-1] + 1) if len(places) else slice(0) for places in found)
+    return rows, columns
 
 
 def _mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A function in a process of its own: for libraries that change or crash the process they work in."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -33,19 +34,90 @@ def run_apart(function: Callable, failure: str, show_progress: bool = False, **a
     with tempfile.TemporaryDirectory() as folder:
         task, result = Path(folder, 'task.json'), Path(folder, 'result.json')
         task.write_text(json.dumps(dict(module=function.__module__, name=function.__name__, arguments=arguments)))
-        # The package may be that of a source tree, which only the first process was started in.
-        paths = [PACKAGE_PARENT, *filter(None, [os.environ.get('PYTHONPATH')])]
         done = subprocess.run(
             [sys.executable, '-c', f'from {__name__} import main; main()', str(task), str(result)],
             stdout=subprocess.PIPE,
             text=True,
             errors='replace',
             stderr=None if show_progress and sys.stderr.isatty() else subprocess.STDOUT,
-            env=dict(os.environ, PYTHONPATH=os.pathsep.join(paths)),
+            env=_with_package(),
         )
         if not result.is_file():
             raise UserError(f'{failure}:\n{done.stdout[-2000:].strip()}')
         return json.loads(result.read_text())
+
+
+class Served:
+    """A process that answers questions one by one, until the ``with`` block that it is used in ends.
+
+    It runs a file, or a function by its name, that reads its arguments as JSON from ``sys.argv[1]``. It then answers
+    each line of its stdin, a method's name, with one line of JSON; the first line says that it is ready.
+
+    Args:
+        target: A function of a module, or a file, which is run without the package.
+        name: What errors call it.
+        arguments: What JSON can hold.
+
+    Raises:
+        UserError: It ends before it is ready.
+    """
+
+    def __init__(self, target: Callable | str, name: str, arguments: dict[str, Any]) -> None:
+        self.name = name
+        if callable(target):
+            code = f'from {target.__module__} import {target.__name__} as start; start()'
+        else:
+            code = f'import runpy; runpy.run_path({target!r}, run_name="__main__")'
+        self.log = tempfile.TemporaryFile('w+', errors='replace')  # noqa: SIM115  (closed by close)
+        self.process = subprocess.Popen(
+            [sys.executable, '-c', code, json.dumps(arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env=_with_package(),
+        )
+        try:
+            self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> 'Served':
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def ask(self, method: str) -> Any:
+        """What a method returns.
+
+        Raises:
+            UserError: The process has ended; with the end of what it printed.
+        """
+        with contextlib.suppress(OSError):  # it may have ended, and what it printed says why
+            print(method, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(OSError):
+            self.process.communicate()
+        self.log.close()
+
+    def _answer(self) -> Any:
+        line = self.process.stdout.readline() if self.process.stdout else ''
+        if not line:
+            self.process.wait()
+            self.log.seek(0)
+            raise UserError(f'{self.name} has failed:\n{self.log.read()[-2000:].strip()}')
+        return json.loads(line)
+
+
+def _with_package() -> dict[str, str]:
+    """The environment for a process that finds this package, which may be that of a source tree."""
+    paths = [PACKAGE_PARENT, *filter(None, [os.environ.get('PYTHONPATH')])]
+    return dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
 
 
 def main() -> None:

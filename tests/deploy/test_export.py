@@ -115,6 +115,9 @@ def test_what_is_written_computes_the_same(kind, to, flags, cases, pictures, tmp
     if to == 'onnx':
         model = onnx.load(path)
         assert about['tensorrt']['unlisted'] == [] and {node.domain for node in model.graph.node} <= {''}
+        assert about['file'] == dict(name='ONNX', opset=backends.OPSET, ir_version=model.ir_version)
+    if to == 'openvino':
+        assert about['file']['name'] == 'OpenVINO IR' and about['file']['ir_version'] >= 11
     expected = [path.name, path.name + '.json'] + (['model.bin'] if to == 'openvino' else [])
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(expected)
 
@@ -569,7 +572,7 @@ def test_pooling_by_products_is_adaptive_pooling(size, out):
 @pytest.mark.parametrize(
     'change, words',
     [
-        (dict(roi_head=dict(type='CascadeRoIHead')), 'CascadeRoIHead as roi_head'),
+        (dict(roi_head=dict(type='GridRoIHead')), 'GridRoIHead as roi_head'),
         (dict(rpn_head=dict(type='GARPNHead')), 'GARPNHead as rpn_head'),
     ],
 )
