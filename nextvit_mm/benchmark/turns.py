@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ class Stopwatch:
     """Seconds of parts of a program, each without what other parts inside it take."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.running = ['rest']
         self.since = time.perf_counter()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -21,12 +22,12 @@ class DetectorGraph(Graph):
     where MMDetection clips them. ``labels`` are int64. K is found at run time, at most ``max_per_img``.
 
     Attributes:
-        test_cfg (Mapping): ``score_thr``, ``max_per_img`` and, with masks, ``mask_thr_binary``.
+        test_cfg (ConfigDict): ``score_thr``, ``max_per_img`` and, with masks, ``mask_thr_binary``.
     """
 
     task = 'detection'
     outputs: tuple[str, ...] = ('boxes', 'scores', 'labels')
-    test_cfg: Mapping[str, Any]
+    test_cfg: ConfigDict
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)

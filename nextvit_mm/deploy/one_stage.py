@@ -23,7 +23,7 @@ class OneStageGraph(DetectorGraph):
         logits, deltas, *factors = head(features)
         priors = head.prior_generator.grid_priors([level.shape[-2:] for level in logits], device=limits.device)
         none = [None] * len(logits)
-        levels = [self.best(*level, limits) for level in zip(logits, deltas, priors, *(factors or [none]))]
+        levels = [self.best(*level, limits) for level in zip(logits, deltas, priors, factors[0] if factors else none)]
         boxes, scores, labels = map(torch.cat, zip(*levels))
         # As MMDetection does, boxes of different classes are moved apart so far that none overlap.
         apart = boxes + (labels.to(boxes.dtype) * (limits.max() + 1))[:, None]
