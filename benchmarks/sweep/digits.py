@@ -115,7 +115,7 @@ def table(out: Path, data: Path) -> Iterator[str]:
         steps = [line for line in lines if 'loss' in line]
         metric = METRICS[model.data]
         value = next(line[metric] for line in reversed(lines) if metric in line)
-        chance = tested(folder / 'untrained')[metric]
+        chance = tested(folder / 'untrained').get(metric, 0.0)  # a detector that finds nothing has none
         if model.data == 'ade':
             chance = max(chance, constant(data / 'ade' / 'annotations' / 'validation'))
         first, last = (statistics.mean(one['loss'] for one in part) for part in (steps[:2], steps[-2:]))

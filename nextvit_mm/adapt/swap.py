@@ -142,6 +142,11 @@ def choose_stages(maps: list[Map], old: dict, key: str) -> tuple[int, ...]:
     """
     strides = [one.stride for one in maps]
     if not any(strides):
+        if len(strides) > 1:
+            raise UserError(
+                f'{key}.backbone, {old.get("type")!r}, gives {len(strides)} vectors to a head of its own; Next-ViT '
+                'gives one map'
+            )
         return (len(STRIDES) - 1,)
     rising = all(a < b for a, b in zip(strides, strides[1:]))
     if rising and all(stride in STRIDES for stride in strides):

@@ -98,6 +98,14 @@ def test_maps_that_nextvit_lacks_are_refused_by_name_and_the_config_is_left_alon
 
 
 @pytest.mark.slow
+def test_vectors_of_several_kinds_are_refused():
+    pytest.importorskip('mmpretrain')
+    cfg = read_config('mmpretrain::deit/deit-tiny-distilled_4xb256_in1k.py')
+    with pytest.raises(UserError, match='gives 2 vectors to a head of its own'):
+        use_nextvit(cfg)
+
+
+@pytest.mark.slow
 def test_the_published_recipe_keeps_the_schedule():
     pytest.importorskip('mmdet')
     cfg = read_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
