@@ -178,7 +178,9 @@ def _fit_necks(
         try:
             old_out = old_in if added else look(before.backbone, old_necks[: number + 1], _channels(before))
         except Exception as error:
-            raise UserError(f'{where}, {neck.get("type")!r}, fails with its own backbone: {_first(error)}') from error
+            raise UserError(
+                f'{where}, {neck.get("type")!r}, does not run on the maps of its own backbone: {_first(error)}'
+            ) from error
         try:
             new_out = look(holder.backbone, necks[: number + 1], _channels(holder))
         except Exception as error:
