@@ -27,6 +27,8 @@ CONFIGS = dict(
     cascade_rcnn='mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco',
     cascade_mask_rcnn='mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco',
 )
+# Of the layers that score, so that scores differ: RetinaNet has no norm in its head, ATSS and FCOS have.
+SCALES = {'bbox_head.retina_cls': 0.02, 'bbox_head.atss_cls': 1.0, 'bbox_head.conv_cls': 1.0}
 GFL = 'mmdet::gfl/gfl_r50_fpn_1x_coco'
 NARROW = {256: 32, 1024: 64, 80: 5}  # widths and the number of classes
 WIDTHS = ('in_channels', 'out_channels', 'feat_channels', 'conv_out_channels', 'fc_out_channels', 'num_classes')
@@ -55,6 +57,8 @@ def tiny_detector(name: str) -> Config:
     for head in (cfg.model.get('bbox_head'), cfg.model.get('rpn_head')):
         if head and 'stacked_convs' in head:
             head.stacked_convs = 1
+        if head and head.type in ('FCOSHead', 'ATSSHead'):  # theirs has as many groups as there are channels here
+            head.norm_cfg = dict(type='GN', num_groups=4, requires_grad=True)
     if 'rpn' in cfg.model.test_cfg:
         cfg.model.test_cfg.rpn.max_per_img = 50
     cfg.test_dataloader.dataset.pipeline[1].scale = (120, 80)
@@ -72,7 +76,9 @@ def build(cfg: Config) -> torch.nn.Module:
     for path, layer in model.named_modules():
         # Large random weights saturate sigmoid and softmax, and send boxes out of the picture.
         if re.search(r'(cls|reg|centerness)$', path) and hasattr(layer, 'weight'):
-            layer.weight.data *= 0.05 if path.endswith('reg') else 1.0 if hasattr(model, 'bbox_head') else 0.3
+            layer.weight.data *= 0.05 if path.endswith('reg') else SCALES.get(path, 0.3)
+        if path.endswith('conv_reg'):
+            layer.bias.data.fill_(1.0)  # sides of boxes; one of FCOS's ways cuts off those below 0
         if path.endswith('conv_logits'):
             layer.weight.data *= 50  # small ones leave every pixel of a mask at the threshold
     return model
