@@ -106,7 +106,7 @@ def foreign_backbone(cfg: Config, holder: ConfigDict, network: ConfigDict) -> tu
         arch = network.arch
         if init:
             backbone.init_cfg = init
-        elif arch in ARCHS:
+        elif isinstance(arch, str) and arch in ARCHS:
             backbone.init_cfg = dict(type='Pretrained', checkpoint=f'nextvit-{arch}_in1k')
         else:
             said.append('no weights are published for this network: it trains from scratch')

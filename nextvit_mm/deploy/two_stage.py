@@ -150,9 +150,9 @@ def _masks(head: nn.Module, pooled: Tensor, labels: Tensor) -> Tensor:
         pooled = head.upsample(pooled)
         if head.upsample_method == 'deconv':
             pooled = head.relu(pooled)
-    filters = last.weight[:, :, 0, 0][labels][:, None]  # (K, 1, C)
-    logits = (filters @ pooled.flatten(2)).squeeze(1) + last.bias[labels][:, None]
-    return logits.sigmoid().unflatten(1, pooled.shape[2:])
+    # Not as a matrix product: its reshaping fails in ONNX Runtime where there are no boxes.
+    logits = (pooled * last.weight[labels]).sum(1) + last.bias[labels][:, None, None]
+    return logits.sigmoid()
 
 
 def _check(model: nn.Module) -> None:

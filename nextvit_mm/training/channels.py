@@ -18,6 +18,8 @@ OTHERS = ('mmseg', 'mmpretrain')  # whose preprocessors take as many values as c
 def channels_of(cfg: Config) -> int:
     """The channels that a config's Next-ViT takes; three for another backbone, which has rules of its own."""
     model = cfg.get('model') or {}
+    if not isinstance(model, dict):  # said elsewhere
+        return USUAL
     backbone = (model if 'backbone' in model else model.get('detector') or {}).get('backbone') or {}
     return backbone.get('in_channels', USUAL) if is_nextvit(backbone) else USUAL
 
