@@ -45,9 +45,7 @@ def latency_table(rows: Sequence[LatencyRow]) -> Table:
             row.candidate,
             row.runtime,
             row.precision,
-            f'{row.median * 1e3:.1f}',
-            '–'.join(f'{value * 1e3:.1f}' for value in row.quartiles),
-            '' if row.ratio is None else f'{row.ratio:.2f}×',
+            *_times(row, digits=1),
             f'{row.flops_per_s / 1e9:.0f}',
             '' if row.share is None else f'{row.share:.0%}',
             f'{row.error:.0e}' + ('' if row.agrees else ' WRONG'),
@@ -65,9 +63,7 @@ def training_table(rows: Sequence[TrainingRow]) -> Table:
             row.candidate,
             row.precision,
             shape_name(row.shape),
-            f'{row.median * 1e3:.0f}',
-            '–'.join(f'{value * 1e3:.0f}' for value in row.quartiles),
-            '' if row.ratio is None else f'{row.ratio:.2f}×',
+            *_times(row, digits=0),
             f'{row.flops_per_s / 1e9:.0f}',
             '' if row.share is None else f'{row.share:.0%}',
             'not measured' if row.memory is None else f'{row.memory / 2**20:.0f} MiB',
@@ -87,9 +83,7 @@ def models_table(rows: Sequence[ModelRow]) -> Table:
             row.candidate,
             row.runtime,
             row.precision,
-            f'{row.median * 1e3:.0f}',
-            '–'.join(f'{value * 1e3:.0f}' for value in row.quartiles),
-            '' if row.ratio is None else f'{row.ratio:.2f}×',
+            *_times(row, digits=0),
             '' if row.share is None else f'{row.share:.0%}',
             f'{row.pictures_per_s:.2g}',
             'not measured' if row.memory is None else f'{row.memory / 2**20:.0f} MiB',
@@ -99,6 +93,12 @@ def models_table(rows: Sequence[ModelRow]) -> Table:
         for row in sorted(rows, key=lambda row: -row.median)
     ]
     return headings, lines
+
+
+def _times(row: Row, digits: int) -> list[str]:
+    """The median and the quartiles in ms, and the ratio."""
+    median, *quartiles = (f'{seconds * 1e3:.{digits}f}' for seconds in (row.median, *row.quartiles))
+    return [median, '–'.join(quartiles), '' if row.ratio is None else f'{row.ratio:.2f}×']
 
 
 def stages_table(rows: Sequence[ModelRow]) -> Table:

@@ -40,7 +40,8 @@ class TorchModel:
 
     def __init__(self, file: str, picture: str, threads: int, precision: str) -> None:
         torch.set_num_threads(threads)
-        saved = torch.load(file, weights_only=False)  # of this run, made a minute ago
+        # A whole module, which only a pickle holds. This run wrote it, into a temporary folder of its own user.
+        saved = torch.load(file, weights_only=False)
         self.model, self.planned, self.picture, self.precision = saved['model'], saved['planned'], picture, precision
         init_default_scope(saved['scope'])
         self.runner = Predictor(file, session=lambda array: [], about=saved['about'])

@@ -89,7 +89,7 @@ def read_weights(path: str | Path, map_location: Any = 'cpu', tensors_only: bool
         with CheckedFile(path) as file:
             try:
                 content = _load(file, map_location, tensors_only)
-            except Exception:
+            except Exception:  # goes on below, unless a wrong checksum is the cause
                 _refuse_broken(path, file)
                 raise
             _refuse_broken(path, file)
