@@ -8,6 +8,7 @@ tools/dist_train.sh.
 """
 
 import argparse
+import contextlib
 import datetime
 import multiprocessing
 import os
@@ -119,10 +120,24 @@ class Run:
             time.sleep(0.002)
 
     def kill(self) -> None:
-        """The processes of this run's own session, and nothing else."""
-        if self.alive():
-            os.killpg(self.pid, signal.SIGKILL)
+        """The processes of this run, and nothing else; torchrun's are sessions of their own."""
+        for pid in reversed(family(self.pid)) if self.alive() else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.wait()
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descends from it, the oldest first."""
+    rows = subprocess.run(['ps', '-e', '-o', 'pid=,ppid='], capture_output=True, text=True, check=True).stdout
+    children: dict[int, list[int]] = {}
+    for row in rows.splitlines():
+        child, parent = map(int, row.split())
+        children.setdefault(parent, []).append(child)
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found
 
 
 def _train(config: Path, work_dir: Path, log: Path) -> None:

@@ -1,6 +1,5 @@
 """Going on in the middle of the data: the same pictures in the same order, without reading those that were seen."""
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from .stopping import outlive_signals
+from .stopping import protect_workers
 
 
 class MovedForward:
@@ -86,8 +85,7 @@ def build_train_loader(runner: Runner) -> DataLoader:
         runner._train_dataloader = loader
     if loader.generator is None:
         loader.generator = torch.Generator().manual_seed(runner.seed)
-    if loader.num_workers:
-        loader.worker_init_fn = functools.partial(outlive_signals, init=loader.worker_init_fn)
+    protect_workers(loader)
     return loader
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import math
 import os
 import signal
@@ -15,6 +16,7 @@ from mmengine.device import get_device
 from mmengine.dist import all_reduce, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from ..errors import UserError
 from .saving import WholeCheckpointHook
@@ -75,6 +77,10 @@ class StopHook(Hook):
     def __init__(self, asked: dict[str, str]) -> None:
         self.asked = asked
 
+    def before_train(self, runner: Runner) -> None:
+        if runner.val_loop is not None:
+            protect_workers(runner.val_loop.dataloader)
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
@@ -131,8 +137,14 @@ def catch_signals() -> Iterator[dict[str, str]]:
             signal.signal(number, handler)
 
 
-def outlive_signals(worker_id: int, init: Any = None) -> None:
-    """In a loading process: a signal to the whole group leaves it the time that the iteration needs."""
+def protect_workers(loader: DataLoader) -> None:
+    """Let the processes of a loader, which it has not started yet, outlive a signal to the whole group."""
+    if loader.num_workers:
+        loader.worker_init_fn = functools.partial(_outlive_signals, init=loader.worker_init_fn)
+
+
+def _outlive_signals(worker_id: int, init: Any = None) -> None:
+    """In a loading process: the signal leaves it the time that the iteration needs."""
     if init is not None:
         init(worker_id)
     if hasattr(signal, 'alarm'):
@@ -142,18 +154,19 @@ def outlive_signals(worker_id: int, init: Any = None) -> None:
 
 @contextlib.contextmanager
 def end_workers(runner: Runner) -> Iterator[None]:
-    """Afterwards send the processes that load pictures for training home.
+    """Afterwards send the processes that load pictures home.
 
     Those that persist would get a signal at the end of this process, and outlive it for :data:`WORKERS_GRACE`.
     """
     try:
         yield
     finally:
-        loader = getattr(getattr(runner, '_train_loop', None), 'dataloader', None)
-        loading = getattr(loader, '_iterator', None)
-        if hasattr(loading, '_shutdown_workers'):
-            loading._shutdown_workers()
-            loader._iterator = None
+        for loop in (getattr(runner, name, None) for name in ('_train_loop', '_val_loop')):
+            loader = getattr(loop, 'dataloader', None)
+            loading = getattr(loader, '_iterator', None)
+            if hasattr(loading, '_shutdown_workers'):
+                loading._shutdown_workers()
+                loader._iterator = None
 
 
 @contextlib.contextmanager

@@ -25,18 +25,28 @@ pytest.importorskip('mmpretrain')
 
 @HOOKS.register_module(force=True)
 class KillHook(Hook):
-    """Sends a signal to its own process in the middle of an iteration, or of a validation."""
+    """Sends a signal to its own process in the middle of an iteration, or of a validation; or to all processes."""
 
-    def __init__(self, signal: str = 'SIGTERM', iteration: int = 4, validation: bool = False) -> None:
-        self.signal, self.iteration, self.validation = signal, iteration, validation
+    def __init__(
+        self, signal: str = 'SIGTERM', iteration: int = 4, validation: bool = False, workers: bool = False
+    ) -> None:
+        self.signal, self.iteration, self.validation, self.workers = signal, iteration, validation, workers
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if not self.validation and runner.iter + 1 == self.iteration:
-            os.kill(os.getpid(), getattr(signal, self.signal))
+            self.kill()
 
     def before_val_iter(self, runner, batch_idx, data_batch=None):
         if self.validation and runner.epoch == 1:
-            os.kill(os.getpid(), getattr(signal, self.signal))
+            self.kill()
+
+    def kill(self):
+        children = multiprocessing.active_children() if self.workers else []
+        assert len(children) == 2 * self.workers  # of the training and of the validation
+        pids = [str(child.pid) for child in children] + [str(os.getpid())]
+        # By another process: those that load pictures take their parent's as the order to go.
+        subprocess.run(['kill', f'-{self.signal[3:]}', *pids], check=True)
+        time.sleep(0.2 * self.workers)  # they die at once, or not
 
 
 @pytest.mark.slow
@@ -61,6 +71,16 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(changes, h
     last = 'iter_9.pth' if changes else 'epoch_3.pth'
     assert same(tmp_path / 'w' / last, tmp_path / 'whole' / last)
     assert [path.name for path in (tmp_path / 'w').glob('*.pth')] == [last]  # what was saved for the stop is gone
+
+
+def test_a_signal_to_all_processes_leaves_those_that_load_pictures(tmp_path):
+    persist = dict(num_workers=1, persistent_workers=True)
+    hook = dict(type='mmengine.KillHook', iteration=5, workers=True)  # after the validation of the first epoch
+    loaders = dict(train_dataloader=persist, val_dataloader=persist)
+    config = write_config(tmp_path, **loaders, custom_hooks=[hook])
+    with pytest.raises(StoppedError, match='SIGTERM stopped the run after iteration 5; it is saved as iter_5.pth'):
+        run(config, tmp_path / 'w')
+    assert not multiprocessing.active_children()  # which would outlive this process for a minute
 
 
 def test_a_loss_that_is_not_finite_stops_in_its_iteration(tmp_path, monkeypatch):
