@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
+import nextvit_mm  # noqa: F401, I001  (before mmcv: where that has no operators, ours)
+
 import mmcv._ext
 import torch
 from mmcv import ops
 
-import nextvit_mm  # noqa: F401, I001  (before mmcv.ops: mmcv's operators)
 from nextvit_mm.ops import in_use, points, table
 from tests.ops.cases import operators, random, random_boxes, random_rois
 

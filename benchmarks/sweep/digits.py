@@ -139,6 +139,7 @@ def main() -> None:
     args = parser.parse_args()
     folder, data = args.folder.resolve(), args.data.resolve()
     make_digits(data, DigitsConfig(train=args.iters * BATCH))  # detectors count epochs: this is one
+    (data / 'ade' / 'classes.txt').write_text('\n'.join(['ground', *'0123456789']) + '\n')
     for name, model in SWAPPED.items():
         if args.only in name and not (folder / slug(name) / 'done').exists():
             train(model, data, folder / slug(name), args.iters)

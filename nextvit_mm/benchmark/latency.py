@@ -12,7 +12,7 @@ from torch import nn
 from ..errors import UserError
 from ..utils.progress import say
 from .candidates import Candidate, build, count_multiply_adds, parse_candidate, photographs, published_top1
-from .machine import describe_machine, limit_kernels
+from .machine import describe_machine, limit_kernels, prepare_torch
 from .options import LATENCY_REFERENCE, LatencyOptions
 from .rounds import Result, Row, Run, Shape, Timer, limits_of, parse_shape, shape_name
 from .runtimes import PRECISIONS, RUNTIMES, prepare, relative_error, require, why_not
@@ -53,7 +53,7 @@ def measure_latency(options: LatencyOptions) -> Result[LatencyRow]:
     sizes = [parse_shape(shape) for shape in options.shapes]
     used = [list(dict.fromkeys(column)) for column in zip(*combinations)]
     require(used[1], used[2], options.device)
-    torch.set_num_threads(options.threads or torch.get_num_threads())
+    prepare_torch(options.threads)
     settings = {
         name: getattr(options, name)
         for name in ('rounds', 'warmup', 'min_time', 'seed', 'device', 'shapes', 'reference')

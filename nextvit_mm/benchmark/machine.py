@@ -32,6 +32,12 @@ def describe_machine(device: str = 'cpu') -> dict[str, object]:
     )
 
 
+def prepare_torch(threads: int | None) -> None:
+    """Threads of the CPU, and float32 in full: on GPUs torch's convolutions would round their inputs to TF32."""
+    torch.set_num_threads(threads or torch.get_num_threads())
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def limit_kernels(precisions: list[str], device: str = 'cpu') -> dict[str, dict[str, Callable[[], None]]]:
     """Per precision, the kernels whose faster one is taken for the machine's limit, each ready to be called.
 

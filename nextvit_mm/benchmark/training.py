@@ -12,7 +12,7 @@ from ..utils.progress import say
 from ..utils.subprocess import run_apart
 from .candidates import build, parse_candidate, photographs
 from .complexity import multiply_adds
-from .machine import describe_machine, limit_kernels
+from .machine import describe_machine, limit_kernels, prepare_torch
 from .options import TRAINING_PRECISIONS, TRAINING_REFERENCE, TrainingOptions
 from .rounds import Result, Row, Run, Timer, limits_of, parse_shape, shape_name
 from .turns import forget_peak, resident
@@ -85,7 +85,7 @@ def measure_training(options: TrainingOptions) -> Result[TrainingRow]:
     wanted = _combinations(options)
     seed, device = options.seed, options.device
     batch, height, width = size = parse_shape(options.shape)
-    torch.set_num_threads(options.threads or torch.get_num_threads())
+    prepare_torch(options.threads)
     used = list(dict.fromkeys(precision for _, precision in wanted))
     settings = {name: getattr(options, name) for name in ('rounds', 'warmup', 'seed', 'device', 'reference')}
     settings['shapes'] = [options.shape]
@@ -207,7 +207,7 @@ def _measure_memory(
     candidate: str, precision: str, shape: Sequence[int], seed: int, device: str, threads: int
 ) -> int | None:
     """In a process of its own: peak memory of two steps."""
-    torch.set_num_threads(threads)
+    prepare_torch(threads)
     batch, height, width = shape
     parsed = parse_candidate(candidate)
     image = photographs((batch, 3, height, width), seed).to(device)

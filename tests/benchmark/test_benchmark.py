@@ -154,6 +154,10 @@ def test_what_cannot_run_is_listed(measured):
     assert len(lines) == 2 and any(line.endswith("only this project's backbone can be folded") for line in lines)
 
 
+def test_float32_is_not_rounded_to_tf32(measured):
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_limits_are_of_the_same_run(measured):
     for precision in ('fp32', 'bf16'):
         limits = measured.limits[precision]

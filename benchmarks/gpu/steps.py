@@ -1,0 +1,262 @@
+"""A training step of whole models on a GPU, side by side: seconds and memory, by precision, layout and compilation."""
+
+import contextlib
+import copy
+import json
+import random
+import statistics
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from nextvit_mm.benchmark.machine import describe_machine
+from nextvit_mm.errors import UserError
+from nextvit_mm.utils.subprocess import Served
+from nextvit_mm.utils.tables import format_table
+
+TIMED, UNTIMED, ROUNDS = 8, 2, 2  # steps of a turn, and turns
+SIZE = (800, 1216)  # of a detector's pictures: the mean width of COCO's at this height, to whole strides
+DETECTORS = dict(
+    nextvit_s='detection/mask_rcnn_nextvit_s_1x',
+    timm_nextvit_s='detection/mask_rcnn_nextvit_s_1x',
+    resnet50='mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    resnet101='mmdet::mask_rcnn/mask-rcnn_r101_fpn_1x_coco.py',
+    swin_t='mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
+)
+# By model: its config, and (precision, layout, compiled) to measure. Precisions are autocast's, but fp32 and tf32.
+MODELS: dict[str, tuple[str, list[tuple[str, str, bool]]]] = {
+    **{f'mask_rcnn_{name}': (config, [('fp16', 'contiguous', False)]) for name, config in DETECTORS.items()},
+    'semantic_fpn_nextvit_s': ('segmentation/semantic_fpn_nextvit_s_80k', []),
+    'upernet_nextvit_s': ('segmentation/upernet_nextvit_s_160k', []),
+    'classifier_nextvit_s': ('classification/nextvit_s_224', []),
+}
+for _name, _more in {
+    'mask_rcnn_nextvit_s': [
+        ('fp32', 'contiguous', False),
+        ('tf32', 'contiguous', False),
+        ('bf16', 'contiguous', False),
+        ('fp16', 'channels_last', False),
+        ('fp16', 'channels_last', True),
+    ],
+    'semantic_fpn_nextvit_s': [
+        ('fp32', 'contiguous', False),
+        ('fp16', 'contiguous', False),
+        ('fp16', 'channels_last', False),
+        ('fp16', 'channels_last', True),
+    ],
+    'upernet_nextvit_s': [('fp16', 'contiguous', False)],
+    'classifier_nextvit_s': [
+        ('fp32', 'contiguous', False),
+        ('fp16', 'contiguous', False),
+        ('fp16', 'channels_last', False),
+        ('fp16', 'channels_last', True),
+    ],
+}.items():
+    MODELS[_name][1].extend(_more)
+PUBLISHED = 'the published log of mask_rcnn_1x_nextvit_small: 0.277 s, 7.2 GB, on each of 8 GPUs with 2 pictures'
+
+
+class Step:
+    """A model with its optimizer and one batch on the GPU, which takes turns."""
+
+    def __init__(self, model: str, precision: str, layout: str, compiled: bool, scale: float = 1.0) -> None:
+        from mmengine.device import get_device
+        from mmengine.model import revert_sync_batchnorm
+        from mmengine.optim import build_optim_wrapper
+        from mmengine.registry import MODELS as BUILD, init_default_scope
+
+        from nextvit_mm.benchmark.model_list import TIMM
+        from nextvit_mm.training.config import config_file, load_config, use_amp
+
+        name = MODELS[model][0]
+        cfg = load_config(name if '::' in name else str(config_file(name)))
+        if 'timm_' in model:
+            import mmpretrain.models  # noqa: F401  (registers timm's)
+
+            cfg.merge_from_dict(dict(model=dict(backbone=TIMM)))
+        init_default_scope(cfg.default_scope)
+        cfg.model.backbone.init_cfg = None
+        cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))  # MMPretrain's runner does so
+        torch.manual_seed(0)
+        torch.backends.cudnn.benchmark = bool(cfg.get('env_cfg', {}).get('cudnn_benchmark'))
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == 'tf32'
+        self.device = get_device()
+        network = revert_sync_batchnorm(BUILD.build(cfg.model)).train()
+        self.batch = _batch(network, cfg.train_dataloader.batch_size, scale)
+        network = network.to(self.device)
+        if layout == 'channels_last':
+            network = network.to(memory_format=torch.channels_last)
+        if compiled:
+            network.backbone.forward = torch.compile(network.backbone.forward)
+        if precision in ('fp16', 'bf16'):
+            use_amp(cfg)
+            cfg.optim_wrapper.update(dtype='float16' if precision == 'fp16' else 'bfloat16', loss_scale='dynamic')
+        else:
+            cfg.optim_wrapper.type = 'OptimWrapper'
+            for key in ('loss_scale', 'dtype'):
+                cfg.optim_wrapper.pop(key, None)
+        if self.device == 'cpu':
+            cfg.optim_wrapper.type = 'OptimWrapper'
+            cfg.optim_wrapper.pop('loss_scale', None), cfg.optim_wrapper.pop('dtype', None)
+        cfg.optim_wrapper.optimizer.lr = 1e-7  # the work of a step, and the same work in every step
+        self.network, self.optimizer = network, build_optim_wrapper(network, cfg.optim_wrapper)
+
+    def _step(self) -> dict[str, Any]:
+        return self.network.train_step(copy.deepcopy(self.batch), self.optimizer)
+
+    def _wait(self) -> None:
+        if self.device == 'cuda':
+            torch.cuda.synchronize()
+
+    def warm(self) -> dict[str, float]:
+        """The first steps; the loss of the last, and how many seconds they took."""
+        start = time.perf_counter()
+        for _ in range(UNTIMED):
+            losses = self._step()
+        self._wait()
+        if self.device == 'cuda':
+            torch.cuda.empty_cache()
+        return dict(loss=float(losses['loss']), seconds=time.perf_counter() - start)
+
+    def turn(self) -> dict[str, float]:
+        """Median seconds of a step, and peak memory as MMEngine's log has it, in GB."""
+        for _ in range(UNTIMED):
+            self._step()
+        self._wait()
+        if self.device == 'cuda':
+            torch.cuda.reset_peak_memory_stats()
+        times = []
+        for _ in range(TIMED):
+            start = time.perf_counter()
+            self._step()
+            self._wait()
+            times.append(time.perf_counter() - start)
+        memory = torch.cuda.max_memory_allocated() / 2**30 if self.device == 'cuda' else 0.0
+        if self.device == 'cuda':
+            torch.cuda.empty_cache()
+        return dict(seconds=statistics.median(times), memory=memory)
+
+
+def _batch(network, pictures: int, scale: float) -> dict[str, Any]:
+    """What the loader gives: random pictures of the recipe's size, with as many objects as COCO's have."""
+    draw = np.random.default_rng(0)
+
+    def images(height: int, width: int) -> list:
+        return [torch.from_numpy(draw.integers(0, 256, (3, height, width), dtype=np.uint8)) for _ in range(pictures)]
+
+    if hasattr(network, 'roi_head'):
+        from mmdet.structures import DetDataSample
+        from mmdet.structures.mask import PolygonMasks
+        from mmengine.structures import InstanceData
+
+        height, width = (int(side * scale) // 32 * 32 for side in SIZE)
+        samples = []
+        for _ in range(pictures):
+            low = draw.uniform(0, 0.7, (7, 2)) * (width, height)
+            high = np.minimum(low + draw.uniform(0.05, 0.4, (7, 2)) * (width, height), (width - 1, height - 1))
+            boxes = np.concatenate([low, high], 1).astype(np.float32)
+            masks = [[np.array([x, y, X, y, X, Y, x, Y], np.float32)] for x, y, X, Y in boxes]
+            sample = DetDataSample(
+                metainfo=dict(
+                    img_shape=(height, width),
+                    ori_shape=(height, width),
+                    pad_shape=(height, width),
+                    scale_factor=(1.0, 1.0),
+                    flip=False,
+                    batch_input_shape=(height, width),
+                )
+            )
+            sample.gt_instances = InstanceData(
+                bboxes=torch.from_numpy(boxes),
+                labels=torch.from_numpy(draw.integers(0, 80, 7)),
+                masks=PolygonMasks(masks, height, width),
+            )
+            samples.append(sample)
+        return dict(inputs=images(height, width), data_samples=samples)
+    if hasattr(network, 'decode_head'):
+        from mmengine.structures import PixelData
+        from mmseg.structures import SegDataSample
+
+        side = int(512 * scale) // 32 * 32
+        samples = []
+        for _ in range(pictures):
+            labels = torch.from_numpy(draw.integers(0, 150, (1, side // 16, side // 16)))
+            labels = labels.repeat_interleave(16, 1).repeat_interleave(16, 2)
+            shape = dict(img_shape=(side, side), ori_shape=(side, side), pad_shape=(side, side))
+            samples.append(SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=shape))
+        return dict(inputs=images(side, side), data_samples=samples)
+    from mmpretrain.structures import DataSample
+
+    side = int(224 * scale) // 32 * 32
+    pictures = pictures if scale == 1 else 4
+    samples = [DataSample().set_gt_label(int(label)) for label in draw.integers(0, 1000, pictures)]
+    return dict(inputs=torch.stack(images(side, side)), data_samples=samples)
+
+
+def serve() -> None:
+    """In a process of its own: build a model, then take a turn for each line of stdin."""
+    answers, arguments = sys.stdout, json.loads(sys.argv[1])
+    with contextlib.redirect_stdout(sys.stderr):
+        step = Step(**arguments)
+        warm = step.warm()
+    print(json.dumps(warm), file=answers, flush=True)
+    for line in sys.stdin:
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = getattr(step, line.strip())()
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def measure(names: list[str], scale: float = 1.0) -> dict[str, Any]:
+    """All models are built and compiled at once; then they take turns, one at a time, in a shuffled order."""
+    wanted = [(name, *how) for name in names for how in MODELS[name][1]]
+    rows: dict[str, dict[str, Any]] = {}
+    processes: dict[str, Served] = {}
+
+    def start(model: str, precision: str, layout: str, compiled: bool) -> None:
+        key = f'{model}/{precision}/{layout}' + '/compiled' * compiled
+        arguments = dict(model=model, precision=precision, layout=layout, compiled=compiled, scale=scale)
+        rows[key] = dict(arguments, times=[])
+        try:
+            processes[key] = Served(serve, key, arguments)
+            print(f'ready: {key}', flush=True)
+        except UserError as error:
+            rows[key]['failed'] = str(error)[-1500:]
+            print(error, flush=True)
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda one: start(*one), wanted))
+    order = list(processes)
+    for number in range(ROUNDS):
+        random.Random(number).shuffle(order)
+        for key in order:
+            if 'failed' in rows[key]:
+                continue
+            try:
+                answer = processes[key].ask('turn')
+            except UserError as error:
+                rows[key]['failed'] = str(error)[-1500:]
+                continue
+            rows[key]['times'].append(answer['seconds'])
+            rows[key]['memory'] = answer['memory']
+    for process in processes.values():
+        process.process.kill()
+        process.close()
+    return dict(machine=describe_machine('cuda' if torch.cuda.is_available() else 'cpu'), rows=rows)
+
+
+def table(result: dict[str, Any]) -> str:
+    lines = []
+    for name, row in result['rows'].items():
+        if 'failed' in row or not row['times']:
+            lines.append([name, 'failed: ' + row.get('failed', 'no turn').splitlines()[-1][:80], '', '', ''])
+            continue
+        base = result['rows'].get(f'{row["model"]}/fp16/contiguous', row)
+        median = statistics.median(row['times'])
+        ratio = f'{statistics.median(base["times"]) / median:.2f}×' if base.get('times') else ''
+        spread = (max(row['times']) - min(row['times'])) / median
+        lines.append([name, f'{median:.4f}', f'{spread:.0%}', ratio, f'{row["memory"]:.1f}'])
+    return format_table(['model', 's a step', 'spread', 'to fp16', 'GB'], lines, 'markdown', left=(0,))
