@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
-import nextvit_mm  # noqa: F401, I001  (before mmcv: where that has no operators, ours)
+import nextvit_mm  # noqa: F401  (before mmcv: where that has no operators, it gives ours)
 
+# isort: split
 import mmcv._ext
 import torch
 from mmcv import ops

@@ -28,8 +28,6 @@ from nextvit_mm.utils.logs import read_scalars
 from nextvit_mm.utils.tables import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
-# One to three digits, large for such a small picture.
-SCENE: dict = dict(min_digits=1, max_digits=3, min_scale=0.4, max_scale=0.7)
 NAMES = ('nought', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 
 
@@ -97,7 +95,7 @@ def write_folders(folder: Path, case: Case) -> None:
 
 def _scenes(case: Case):
     """Split, number and picture of all."""
-    config = DigitsConfig(*case.pictures, size=case.size, **SCENE)
+    config = DigitsConfig(*case.pictures, size=case.size)
     for split, name in dict(train='train', val='valid').items():
         for number, picture in enumerate(draw_pictures(split, config)):
             yield name, number, picture
@@ -117,9 +115,9 @@ CASES = dict(
         'YOLO boxes',
         write_yolo,
         (400, 80),
-        64,
+        128,
         'detection/mask_rcnn_nextvit_s_1x',
-        4,
+        6,
         ('coco/bbox_mAP_50', 'box AP50', 1),
         0.80,
     ),
@@ -127,9 +125,9 @@ CASES = dict(
         'pictures and class maps',
         write_maps,
         (400, 80),
-        64,
+        128,
         'segmentation/semantic_fpn_nextvit_s_80k',
-        5,
+        10,
         ('mIoU', 'mIoU', 100),
         0.50,
     ),
@@ -139,7 +137,7 @@ CASES = dict(
         (1440, 360),
         32,
         'classification/nextvit_s_224',
-        20,
+        40,
         ('accuracy/top1', 'top-1', 100),
         0.95,
     ),

@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib
+import importlib.metadata
 import sys
+import traceback
 
 
 def main() -> None:
@@ -75,7 +77,24 @@ def check_packages() -> list[str]:
         except (ImportError, AssertionError) as error:
             problems.append(f'{name} does not import ({error}); requirements/tested.txt has versions that fit together')
     print(', '.join(versions))
-    return problems
+    return problems or check_models()
+
+
+def check_models() -> list[str]:
+    """Import the models of the MM packages too: what they find in other packages may be too new for them."""
+    for name in ('mmpretrain', 'mmdet', 'mmseg'):  # MMDetection imports MMPretrain's
+        try:
+            importlib.import_module(f'{name}.models')
+        except Exception as error:
+            what = f'the models of {name} do not import ({type(error).__name__}: {error})'
+            if 'multimodal' in traceback.format_exc():
+                return [
+                    f'{what}: transformers {importlib.metadata.version("transformers")} is too new for its models of '
+                    f'texts; {sys.executable} -m pip uninstall transformers, or install one that fits: '
+                    "'transformers<5'"
+                ]
+            return [f'{what}; requirements/tested.txt has versions that fit together']
+    return []
 
 
 if __name__ == '__main__':

@@ -1,12 +1,13 @@
 """All that needs a GPU, in one call: ``python -m benchmarks.gpu OUT``
 
-First what is timed, one after the other with nothing beside it: training steps of whole models, and the backbone's latency.
-Then trainings, many at once: somebody's own data, upstream models with Next-ViT, and the rows of
-the paper's ablations on the digits, three seeds each. When ``--seconds`` are over, what still runs is ended; the last
-lines say what did not fit. ``OUT`` has logs and results; what is there is not done again, so that another call goes on.
+First what is timed, one after the other with nothing beside it: training steps of whole models, and the latency of the
+backbone. Then trainings, many at once: somebody's own data, upstream models with Next-ViT, and rows of the paper's
+ablations on the digits, three seeds each. When ``--seconds`` are over, what still runs is ended, and the last lines say
+what did not fit. ``OUT`` has logs and results; what is there is not done again, so that another call goes on.
 """
 
 import argparse
+import contextlib
 import datetime
 import os
 import signal
@@ -15,23 +16,25 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from nextvit_mm.demo import DigitsConfig, make_digits
 from nextvit_mm.utils.files import write_json
 
 from .steps import MODELS, PUBLISHED, measure, table
 
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = dict(detection=12, segmentation=16, classification=40)  # of benchmarks/own_data.py
 TABLES = ('1', '8')
 SEEDS = ('0', '1', '2')
-SYNC_BN = (
-    'model.data_preprocessor.size=(64,64) train_cfg.max_iters=20 train_cfg.val_interval=100 model.backbone.init_cfg=None '
-    'default_hooks.checkpoint.interval=20'
+SHORT = (
+    *('model.data_preprocessor.size=(64,64)', 'model.backbone.init_cfg=None', 'train_cfg.max_iters=20'),
+    *('train_cfg.val_interval=100', 'default_hooks.checkpoint.interval=20'),
 )
+KEPT = ('.json', '.log', '.md', '.txt', '.py')
 
 
 @dataclass
@@ -71,12 +74,11 @@ def parts(out: Path) -> Iterator[Part]:
         'nccl',
         [
             *('tools/dist_train.sh', 'configs/demo/semantic_fpn_nextvit_s_digits.py', '1', '--data-root'),
-            *(f'{data}/ade', '--work-dir', str(out / 'nccl'), '--cfg-options', *SYNC_BN.split()),
+            *(f'{data}/ade', '--work-dir', str(out / 'nccl'), '--cfg-options', *SHORT),
         ],
     )
-    for task, epochs in EPOCHS.items():
-        command = [python, 'benchmarks/own_data.py', str(out / 'own'), '--tasks', task, '--epochs', str(epochs)]
-        yield Part(f'own_{task}', command)
+    for task in ('detection', 'segmentation', 'classification'):
+        yield Part(f'own_{task}', [python, 'benchmarks/own_data.py', str(out / 'own'), '--tasks', task])
     for name in ('RetinaNet', 'Faster', 'Cascade', 'DeepLab', 'DINO'):
         # Each makes its own data: at once they would write into one folder.
         command = [python, '-m', 'benchmarks.sweep.digits', str(out / 'swapped'), '--only', name]
@@ -106,13 +108,11 @@ def start(part: Part, out: Path) -> subprocess.Popen:
 
 
 def end(process: subprocess.Popen) -> None:
-    """Stop it and all that it started."""
+    """Stop it and all that it started; a training saves itself first, if it is quick."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, sign)
             process.wait(8)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            pass
 
 
 def run(wanted: list[Part], out: Path, deadline: float, together: int) -> dict[str, str]:
@@ -140,11 +140,9 @@ def run(wanted: list[Part], out: Path, deadline: float, together: int) -> dict[s
                 ends[name] = f'status {process.returncode} after {time.monotonic() - began:.0f} s'
                 del running[name]
         time.sleep(0.5)
-    for process, _ in running.values():
-        os.killpg(process.pid, signal.SIGTERM)
-    for name, (process, _) in running.items():
-        end(process)
-        ends[name] = 'not finished'
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(end, [process for process, _ in running.values()]))
+    ends.update(dict.fromkeys(running, 'not finished'))
     ends.update({part.name: 'not begun' for part in waiting})
     return ends
 
@@ -160,15 +158,12 @@ def main() -> None:
     deadline, out = time.monotonic() + args.seconds, args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     chosen = tuple(args.only or [''])
-    if 'steps'.startswith(chosen) or 'steps' in chosen:
+    if 'steps'.startswith(chosen):
         result = measure(args.models)
         write_json(out / 'steps.json', result)
         print(table(result), PUBLISHED, sep='\n', flush=True)
     wanted = [part for part in parts(out) if part.name.startswith(chosen)]
-    if any(str(out / 'digits') in ' '.join(part.command) for part in wanted):
-        from nextvit_mm.demo import DigitsConfig, make_digits
-
-        make_digits(out / 'digits', DigitsConfig())
+    make_digits(out / 'digits', DigitsConfig())
     ends = run(wanted, out, deadline, args.together)
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'
     print(f'\n{datetime.date.today()}, {card}, torch {torch.__version__}')
@@ -177,9 +172,10 @@ def main() -> None:
     write_json(out / 'ends.json', ends)
     with tarfile.open(out / 'results.tar.gz', 'w:gz') as tar:
         for path in sorted(out.rglob('*')):
-            if path.suffix in ('.json', '.log', '.md', '.txt', '.py', '.png') and path.stat().st_size < 2**20:
-                if 'data' not in path.relative_to(out).parts[:-2] and 'digits' not in path.relative_to(out).parts[:1]:
-                    tar.add(path, path.relative_to(out))
+            inside = path.relative_to(out)
+            is_data = inside.parts[0] == 'digits' or 'data' in inside.parts[:-2]
+            if path.suffix in KEPT and path.stat().st_size < 2**20 and not is_data:
+                tar.add(path, inside)
 
 
 if __name__ == '__main__':

@@ -27,36 +27,16 @@ DETECTORS = dict(
     resnet101='mmdet::mask_rcnn/mask-rcnn_r101_fpn_1x_coco.py',
     swin_t='mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
 )
+PLAIN, LAST, COMPILED = ('fp16', 'contiguous', False), ('fp16', 'channels_last', False), ('fp16', 'channels_last', True)
+FLOAT, ROUNDED, BRAIN = ((precision, 'contiguous', False) for precision in ('fp32', 'tf32', 'bf16'))
 # By model: its config, and (precision, layout, compiled) to measure. Precisions are autocast's, but fp32 and tf32.
-MODELS: dict[str, tuple[str, list[tuple[str, str, bool]]]] = {
-    **{f'mask_rcnn_{name}': (config, [('fp16', 'contiguous', False)]) for name, config in DETECTORS.items()},
-    'semantic_fpn_nextvit_s': ('segmentation/semantic_fpn_nextvit_s_80k', []),
-    'upernet_nextvit_s': ('segmentation/upernet_nextvit_s_160k', []),
-    'classifier_nextvit_s': ('classification/nextvit_s_224', []),
+MODELS: dict[str, tuple[str, tuple[tuple[str, str, bool], ...]]] = {
+    **{f'mask_rcnn_{name}': (config, (PLAIN,)) for name, config in DETECTORS.items()},
+    'mask_rcnn_nextvit_s': (DETECTORS['nextvit_s'], (PLAIN, FLOAT, ROUNDED, BRAIN, LAST, COMPILED)),
+    'semantic_fpn_nextvit_s': ('segmentation/semantic_fpn_nextvit_s_80k', (PLAIN, FLOAT, LAST, COMPILED)),
+    'upernet_nextvit_s': ('segmentation/upernet_nextvit_s_160k', (PLAIN,)),
+    'classifier_nextvit_s': ('classification/nextvit_s_224', (PLAIN, FLOAT, LAST, COMPILED)),
 }
-for _name, _more in {
-    'mask_rcnn_nextvit_s': [
-        ('fp32', 'contiguous', False),
-        ('tf32', 'contiguous', False),
-        ('bf16', 'contiguous', False),
-        ('fp16', 'channels_last', False),
-        ('fp16', 'channels_last', True),
-    ],
-    'semantic_fpn_nextvit_s': [
-        ('fp32', 'contiguous', False),
-        ('fp16', 'contiguous', False),
-        ('fp16', 'channels_last', False),
-        ('fp16', 'channels_last', True),
-    ],
-    'upernet_nextvit_s': [('fp16', 'contiguous', False)],
-    'classifier_nextvit_s': [
-        ('fp32', 'contiguous', False),
-        ('fp16', 'contiguous', False),
-        ('fp16', 'channels_last', False),
-        ('fp16', 'channels_last', True),
-    ],
-}.items():
-    MODELS[_name][1].extend(_more)
 PUBLISHED = 'the published log of mask_rcnn_1x_nextvit_small: 0.277 s, 7.2 GB, on each of 8 GPUs with 2 pictures'
 
 
@@ -92,16 +72,13 @@ class Step:
             network = network.to(memory_format=torch.channels_last)
         if compiled:
             network.backbone.forward = torch.compile(network.backbone.forward)
-        if precision in ('fp16', 'bf16'):
+        if precision in ('fp16', 'bf16') and self.device == 'cuda':
             use_amp(cfg)
             cfg.optim_wrapper.update(dtype='float16' if precision == 'fp16' else 'bfloat16', loss_scale='dynamic')
         else:
             cfg.optim_wrapper.type = 'OptimWrapper'
             for key in ('loss_scale', 'dtype'):
                 cfg.optim_wrapper.pop(key, None)
-        if self.device == 'cpu':
-            cfg.optim_wrapper.type = 'OptimWrapper'
-            cfg.optim_wrapper.pop('loss_scale', None), cfg.optim_wrapper.pop('dtype', None)
         cfg.optim_wrapper.optimizer.lr = 1e-7  # the work of a step, and the same work in every step
         self.network, self.optimizer = network, build_optim_wrapper(network, cfg.optim_wrapper)
 

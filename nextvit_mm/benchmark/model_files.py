@@ -171,6 +171,8 @@ class _Maker:
 
     def _save(self, runtime: str) -> tuple[str, float]:
         model = self.model if runtime == 'eager' else self.folded
+        if model is None:
+            raise UserError("only this project's backbone can be folded")
         path = self.folder / f'{runtime}.pt'
         saved = dict(model=model, planned=self.planned, about=self.about, scope=self.cfg.default_scope)
         torch.save(saved, path)

@@ -5,7 +5,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def measure_models(options: ModelsOptions) -> Result[ModelRow]:
             _measure(rows, files, picture, options, result.skipped, limit_times)
         result.rows += rows.values()
     result.check_rows()
-    result.limits = {precision: limits_of(precision, limit_times) for precision in options.precisions}
+    result.limits = {precision: limits_of(precision, limit_times) for precision in _used(options, result.rows)}
     _finish(result)
     return result
 
@@ -194,7 +194,7 @@ def _measure(
                 drop(key, error)
         if not rows:
             return
-        limit = stack.enter_context(open_limit(options.precisions, threads))
+        limit = stack.enter_context(open_limit(_used(options, rows.values()), threads))
         order, shuffle = [*rows, LIMIT], random.Random(options.seed).shuffle
         title = shape_name(next(iter(rows.values())).shape)
         for i in range(options.rounds):
@@ -221,6 +221,12 @@ def _measure(
             row.parts = processes[key].ask('parts')
 
 
+def _used(options: ModelsOptions, rows: Iterable[ModelRow]) -> list[str]:
+    """The precisions that are measured. In others, which a CPU emulates, a kernel of the limit can take minutes."""
+    found = {row.precision for row in rows}
+    return [precision for precision in options.precisions if precision in found]
+
+
 def open_process(row: ModelRow, file: str, picture: Path, threads: int) -> Served:
     """The process of a row."""
     arguments: dict[str, Any] = dict(picture=str(picture), threads=threads)
@@ -245,6 +251,7 @@ def _finish(result: Result[ModelRow]) -> None:
         row.share = row.flops_per_s / limit if limit else None
     medians = {(row.key, row.shape): row.median for row in result.rows}
     for row in result.rows:
-        base = medians.get((f'{parse_model(row.candidate).reference}/{row.runtime}/{row.precision}', row.shape))
+        runtime = 'eager' if row.runtime == 'folded' else row.runtime  # PyTorch too; ResNet is not folded
+        base = medians.get((f'{parse_model(row.candidate).reference}/{runtime}/{row.precision}', row.shape))
         row.ratio = base / row.median if base else None
     result.settings['reference'] = 'ResNet-101 with the same heads, in the same runtime and precision'

@@ -74,6 +74,24 @@ def test_a_detector_in_every_runtime_finds_the_same(tmp_path, one_process):
     assert json.loads(json.dumps(result.as_dict()))['rows'][0]['stages']['paste'] > 0
 
 
+def test_what_one_model_lacks_is_listed_and_the_rest_of_it_measured(tmp_path, one_process, monkeypatch):
+    """The default command has a ResNet, which cannot be folded, and precisions that not every CPU has."""
+    pytest.importorskip('mmdet')
+    monkeypatch.setattr(models, 'missing_units', lambda precision: 'amx' if precision == 'bf16' else '')
+    cfg = tiny_config('detection')
+    cfg.model.backbone = dict(type='ResNet', depth=18, base_channels=8)
+    cfg.model.neck.in_channels = [8, 16, 32, 64]
+    cfg.dump(name := str(tmp_path / 'resnet.py'))
+    runtimes, precisions = ['folded', 'eager'], ['fp32', 'bf16']
+    result = measure_models(
+        ModelsOptions(models=[name], shapes=['1x64'], runtimes=runtimes, precisions=precisions, rounds=1)
+    )
+    assert [row.key for row in result.rows] == [f'{name}/eager/fp32'] and list(result.limits) == ['fp32']
+    reasons = {skip['key'].removeprefix(name): skip['reason'] for skip in result.skipped}
+    assert reasons['/folded/fp32'] == "only this project's backbone can be folded"
+    assert set(reasons) == {'/folded/fp32', '/folded/bf16', '/eager/bf16'}
+
+
 def test_a_segmentor_and_a_process_that_fails(tmp_path, one_process, monkeypatch):
     pytest.importorskip('mmseg')
     opened = models.open_process

@@ -31,10 +31,10 @@ def assert_equal_outputs(function, model, shapes=SHAPES, tolerance=1e-5):
 
 @pytest.mark.slow
 def test_torch_compile_fullgraph_with_dynamic_sizes():
-    """Captured whole; and an NTB, which has all layers of an NCB, through the default code generator, of one batch size.
+    """Captured whole; and an NTB, which has all layers of an NCB, through the default code generator.
 
-    That takes long, and longer with each symbol. The square comes last: met first, its sides would be one symbol, and all
-    would be generated once more.
+    That takes long, and longer with each symbol: the batch size is none there. The square comes last: met first, its
+    sides would be one symbol, and all would be generated once more.
     """
     shapes = SHAPES[::-1]
     torch._dynamo.reset()
