@@ -88,10 +88,10 @@ def check_models() -> list[str]:
         except Exception as error:
             what = f'the models of {name} do not import ({type(error).__name__}: {error})'
             if 'multimodal' in traceback.format_exc():
+                version, pip = importlib.metadata.version('transformers'), f'{sys.executable} -m pip'
                 return [
-                    f'{what}: transformers {importlib.metadata.version("transformers")} is too new for its models of '
-                    f'texts; {sys.executable} -m pip uninstall transformers, or install one that fits: '
-                    "'transformers<5'"
+                    f"{what}: transformers {version} is too new for MMPretrain's models of texts; {pip} uninstall "
+                    f'transformers, or {pip} install transformers==4.46.3'
                 ]
             return [f'{what}; requirements/tested.txt has versions that fit together']
     return []

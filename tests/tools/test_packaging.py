@@ -1,3 +1,5 @@
+import importlib
+import importlib.metadata
 import runpy
 import subprocess
 import sys
@@ -46,6 +48,18 @@ def test_where_no_link_can_be_made_an_editable_installation_copies(tmp_path, mon
     assert (tmp_path / 'configs/detection/mask_rcnn_nextvit_s_1x.py').is_file()
     assert (tmp_path / 'model-index.yml').read_bytes() == (ROOT / 'model-index.yml').read_bytes()
     assert capsys.readouterr().out.count('is copied, not linked') == 2
+
+
+def test_check_install_names_a_transformers_that_is_too_new(monkeypatch):
+    """MMPretrain 1.2.0 takes what it imports in vain for None, and derives from it."""
+    check = runpy.run_path(str(ROOT / 'tools' / 'check_install.py'))['check_models']
+    code = compile("raise TypeError('NoneType takes no arguments')", 'mmpretrain/models/multimodal/blip.py', 'exec')
+    monkeypatch.setattr(importlib, 'import_module', lambda name: exec(code))
+    monkeypatch.setattr(importlib.metadata, 'version', lambda name: '5.17.0')
+    (problem,) = check()
+    assert 'transformers 5.17.0 is too new' in problem and 'transformers==4.46.3' in problem
+    monkeypatch.setattr(importlib, 'import_module', lambda name: None)
+    assert check() == []
 
 
 def test_check_install_passes_here():
