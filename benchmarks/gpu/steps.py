@@ -1,25 +1,23 @@
 """A training step of whole models on a GPU, side by side: seconds and memory, by precision, layout and compilation."""
 
-import contextlib
 import copy
-import json
 import random
 import statistics
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import torch
 
 from nextvit_mm.benchmark.machine import describe_machine
+from nextvit_mm.benchmark.turns import serve
 from nextvit_mm.errors import UserError
 from nextvit_mm.utils.subprocess import Served
 from nextvit_mm.utils.tables import format_table
 
+from .batches import make_batch
+
 TIMED, UNTIMED, ROUNDS = 8, 2, 2  # steps of a turn, and turns
-SIZE = (800, 1216)  # of a detector's pictures: the mean width of COCO's at this height, to whole strides
 DETECTORS = dict(
     nextvit_s='detection/mask_rcnn_nextvit_s_1x',
     timm_nextvit_s='detection/mask_rcnn_nextvit_s_1x',
@@ -66,7 +64,7 @@ class Step:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == 'tf32'
         self.device = get_device()
         network = revert_sync_batchnorm(BUILD.build(cfg.model)).train()
-        self.batch = _batch(network, cfg.train_dataloader.batch_size, scale)
+        self.batch = make_batch(network, cfg.train_dataloader.batch_size, scale)
         network = network.to(self.device)
         if layout == 'channels_last':
             network = network.to(memory_format=torch.channels_last)
@@ -81,6 +79,7 @@ class Step:
                 cfg.optim_wrapper.pop(key, None)
         cfg.optim_wrapper.optimizer.lr = 1e-7  # the work of a step, and the same work in every step
         self.network, self.optimizer = network, build_optim_wrapper(network, cfg.optim_wrapper)
+        self.turn()  # which compiles, and is not kept
 
     def _step(self) -> dict[str, Any]:
         return self.network.train_step(copy.deepcopy(self.batch), self.optimizer)
@@ -88,16 +87,6 @@ class Step:
     def _wait(self) -> None:
         if self.device == 'cuda':
             torch.cuda.synchronize()
-
-    def warm(self) -> dict[str, float]:
-        """The first steps; the loss of the last, and how many seconds they took."""
-        start = time.perf_counter()
-        for _ in range(UNTIMED):
-            losses = self._step()
-        self._wait()
-        if self.device == 'cuda':
-            torch.cuda.empty_cache()
-        return dict(loss=float(losses['loss']), seconds=time.perf_counter() - start)
 
     def turn(self) -> dict[str, float]:
         """Median seconds of a step, and peak memory as MMEngine's log has it, in GB."""
@@ -112,79 +101,16 @@ class Step:
             self._step()
             self._wait()
             times.append(time.perf_counter() - start)
-        memory = torch.cuda.max_memory_allocated() / 2**30 if self.device == 'cuda' else 0.0
+        memory = 0.0
         if self.device == 'cuda':
-            torch.cuda.empty_cache()
+            memory = torch.cuda.max_memory_allocated() / 2**30
+            torch.cuda.empty_cache()  # for those whose turn it is
         return dict(seconds=statistics.median(times), memory=memory)
 
 
-def _batch(network, pictures: int, scale: float) -> dict[str, Any]:
-    """What the loader gives: random pictures of the recipe's size, with as many objects as COCO's have."""
-    draw = np.random.default_rng(0)
-
-    def images(height: int, width: int) -> list:
-        return [torch.from_numpy(draw.integers(0, 256, (3, height, width), dtype=np.uint8)) for _ in range(pictures)]
-
-    if hasattr(network, 'roi_head'):
-        from mmdet.structures import DetDataSample
-        from mmdet.structures.mask import PolygonMasks
-        from mmengine.structures import InstanceData
-
-        height, width = (int(side * scale) // 32 * 32 for side in SIZE)
-        samples = []
-        for _ in range(pictures):
-            low = draw.uniform(0, 0.7, (7, 2)) * (width, height)
-            high = np.minimum(low + draw.uniform(0.05, 0.4, (7, 2)) * (width, height), (width - 1, height - 1))
-            boxes = np.concatenate([low, high], 1).astype(np.float32)
-            masks = [[np.array([x, y, X, y, X, Y, x, Y], np.float32)] for x, y, X, Y in boxes]
-            sample = DetDataSample(
-                metainfo=dict(
-                    img_shape=(height, width),
-                    ori_shape=(height, width),
-                    pad_shape=(height, width),
-                    scale_factor=(1.0, 1.0),
-                    flip=False,
-                    batch_input_shape=(height, width),
-                )
-            )
-            sample.gt_instances = InstanceData(
-                bboxes=torch.from_numpy(boxes),
-                labels=torch.from_numpy(draw.integers(0, 80, 7)),
-                masks=PolygonMasks(masks, height, width),
-            )
-            samples.append(sample)
-        return dict(inputs=images(height, width), data_samples=samples)
-    if hasattr(network, 'decode_head'):
-        from mmengine.structures import PixelData
-        from mmseg.structures import SegDataSample
-
-        side = int(512 * scale) // 32 * 32
-        samples = []
-        for _ in range(pictures):
-            labels = torch.from_numpy(draw.integers(0, 150, (1, side // 16, side // 16)))
-            labels = labels.repeat_interleave(16, 1).repeat_interleave(16, 2)
-            shape = dict(img_shape=(side, side), ori_shape=(side, side), pad_shape=(side, side))
-            samples.append(SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=shape))
-        return dict(inputs=images(side, side), data_samples=samples)
-    from mmpretrain.structures import DataSample
-
-    side = int(224 * scale) // 32 * 32
-    pictures = pictures if scale == 1 else 4
-    samples = [DataSample().set_gt_label(int(label)) for label in draw.integers(0, 1000, pictures)]
-    return dict(inputs=torch.stack(images(side, side)), data_samples=samples)
-
-
-def serve() -> None:
-    """In a process of its own: build a model, then take a turn for each line of stdin."""
-    answers, arguments = sys.stdout, json.loads(sys.argv[1])
-    with contextlib.redirect_stdout(sys.stderr):
-        step = Step(**arguments)
-        warm = step.warm()
-    print(json.dumps(warm), file=answers, flush=True)
-    for line in sys.stdin:
-        with contextlib.redirect_stdout(sys.stderr):
-            answer = getattr(step, line.strip())()
-        print(json.dumps(answer), file=answers, flush=True)
+def main() -> None:
+    """A process of a model."""
+    serve(Step)
 
 
 def measure(names: list[str], scale: float = 1.0) -> dict[str, Any]:
@@ -198,7 +124,7 @@ def measure(names: list[str], scale: float = 1.0) -> dict[str, Any]:
         arguments = dict(model=model, precision=precision, layout=layout, compiled=compiled, scale=scale)
         rows[key] = dict(arguments, times=[])
         try:
-            processes[key] = Served(serve, key, arguments)
+            processes[key] = Served(main, key, arguments)
             print(f'ready: {key}', flush=True)
         except UserError as error:
             rows[key]['failed'] = str(error)[-1500:]
