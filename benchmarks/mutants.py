@@ -48,10 +48,7 @@ MUTANTS = [
     Mutant('utils/tables.py', "not name.startswith('paper')", 'True', 'utils'),
     Mutant('utils/tables.py', 'grid.add_row(*map(Text, line))', 'grid.add_row(*line)', 'utils'),
     Mutant(
-        'predict/predictor.py',
-        'mask, box, placed.original) >= threshold',
-        'mask, box, placed.original) > 0.9',
-        'predict deploy',
+        'predict/predictor.py', 'pasted[place] = values >= threshold', 'pasted[place] = values > 0.9', 'predict deploy'
     ),
     Mutant('predict/predictor.py', '2 * placed.scale[::-1]', '2 * placed.scale', 'predict deploy'),
     Mutant(
@@ -73,7 +70,9 @@ MUTANTS = [
         'training/test_resuming.py',
     ),
     Mutant('training/saving.py', 'if name not in kept]', ']', 'training/test_saving.py'),
-    Mutant('training/resuming.py', "'strict': True", "'strict': False", 'training/test_resuming.py'),
+    Mutant(
+        'training/resuming.py', "content['state_dict'], strict=True", "content['state_dict'], strict=False", 'training'
+    ),
     Mutant('deploy/fold.py', 'bias + weight @ v_bias', 'bias', 'deploy/test_fold.py'),
     Mutant(
         'deploy/verify.py', "'least box IoU': ('>=', 0.99)", "'least box IoU': ('>=', 0.5)", 'deploy/test_verify.py'

@@ -24,3 +24,11 @@ def test_an_import_inside_a_function_is_an_arrow(tmp_path):
         (tmp_path / name / 'x.py').write_text(text)
     arrows = rooms['measure_arrows'](tmp_path)
     assert arrows == dict(a={'b'}, b=set()) and rooms['draw'](arrows) == 'flowchart TD\n    a --> b'
+
+
+def test_every_change_of_the_mutants_can_still_be_made():
+    from benchmarks.mutants import MUTANTS
+
+    for mutant in MUTANTS:
+        assert (ROOT / 'nextvit_mm' / mutant.file).read_text(encoding='utf-8').count(mutant.line) == 1, mutant
+        assert all((ROOT / 'tests' / part).exists() for part in mutant.tests.split()), mutant
