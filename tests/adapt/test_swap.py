@@ -98,6 +98,13 @@ def test_maps_that_nextvit_lacks_are_refused_by_name_and_the_config_is_left_alon
 
 
 @pytest.mark.slow
+def test_maps_of_other_strides_are_told(monkeypatch):
+    said = []
+    monkeypatch.setattr('nextvit_mm.adapt.swap.print_log', lambda text, *_: said.append(text))
+    use_nextvit(read_config('mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'), 'small')
+    assert any('maps of strides [4, 8, 8, 8] become maps of [4, 8, 16, 32]' in line for line in said)
+
+
 def test_vectors_of_several_kinds_are_refused():
     pytest.importorskip('mmpretrain')
     cfg = read_config('mmpretrain::deit/deit-tiny-distilled_4xb256_in1k.py')

@@ -130,6 +130,12 @@ def test_roi_pool(device):
     close(x.grad.cpu().flatten(2), expected_gradient)
 
 
+def test_the_maximum_of_negative_values_is_negative(device):
+    x = -random(1, 1, 2, 8, 8, low=0.5).to(device)
+    output = roi_align(x, torch.tensor([[0.0, 1, 1, 6, 6]], device=device), 2, 1.0, 2, 'max', True)
+    assert (output <= -0.5).all()
+
+
 def test_deform_roi_pool(device):
     features, rois = random(1, 2, 2, 9, 10).double().to(device), random_rois(2, 5, 2, 18, 5).double().to(device)
     none = deform_roi_pool(features, rois, None, (2, 3), 0.25, 2, 0.1)

@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,11 @@ def test_weights_that_are_not_finite_do_not_replace_good_ones(tmp_path):
     with pytest.raises(UserError, match=r'1 of \d+ tensors .* head.fc.weight.*epoch_1.pth'):
         run(config, tmp_path / 'w')
     assert [path.name for path in (tmp_path / 'w').glob('*.pth')] == ['epoch_1.pth']
+
+
+def test_what_may_go_is_what_nothing_else_keeps():
+    hook = saving.WholeCheckpointHook(by_epoch=False, max_keep_ckpts=1)
+    hook.last_ckpt, hook.best_ckpt_path, hook.filename_tmpl = 'w/iter_3.pth', 'w/best_iter_1.pth', 'iter_{}.pth'
+    hook.keep_ckpt_ids = deque([2])
+    names = ['iter_1.pth', 'iter_2.pth', 'iter_3.pth', 'best_iter_1.pth', 'iter_1.pth']
+    assert hook._without_kept(names) == ['iter_1.pth']

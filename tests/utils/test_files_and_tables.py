@@ -11,7 +11,7 @@ from nextvit_mm.errors import UserError
 from nextvit_mm.utils.files import write_json, write_text
 from nextvit_mm.utils.norms import new_statistics
 from nextvit_mm.utils.sizes import parse_size
-from nextvit_mm.utils.tables import format_table, print_table
+from nextvit_mm.utils.tables import format_table, print_table, write_csv
 
 HEADER, LINES = ['method', 'AP: paper', 'ours'], [['a [0] ≥', '1.0', ''], ['b', '12.5', '13']]
 
@@ -77,3 +77,13 @@ def test_norms_take_the_mean_over_all_batches_and_all_else_stays_in_eval_mode():
     mean = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
     torch.testing.assert_close(norm.running_mean, mean)
     assert norm.momentum == 0.1 and not norm.training and not dropout.training
+
+
+def test_brackets_in_a_table_are_no_markup():
+    assert '[bold]x[/bold]' in format_table(['a'], [['[bold]x[/bold]']], 'text')
+
+
+def test_the_columns_of_a_group_have_its_name_and_those_of_the_paper_begin_none():
+    file = io.StringIO()
+    write_csv(['row', 'AP: here', 'paper: ms', 'ours'], [['a', '1', '2', '3']], file)
+    assert file.getvalue() == 'row,AP: here,paper: ms,AP: ours\na,1,2,3\n'
