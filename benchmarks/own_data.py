@@ -6,6 +6,7 @@ The folders have names and classes that no recipe knows: YOLO boxes, pairs of pi
 each class. The pictures are small, so that two cores of a CPU will do. Every run is one command of ``tools/train.py``,
 which is printed, with the defaults of ``--own-classes`` and the length that is stated, from random weights. The same
 command once more goes on where it was stopped. The table has the last evaluation of each run, not the best.
+These lengths have not been run to their end yet.
 """
 
 import argparse

@@ -88,11 +88,12 @@ def check_models() -> list[str]:
         except Exception as error:
             what = f'the models of {name} do not import ({type(error).__name__}: {error})'
             if 'multimodal' in traceback.format_exc():
-                version, pip = importlib.metadata.version('transformers'), f'{sys.executable} -m pip'
-                return [
-                    f"{what}: transformers {version} is too new for MMPretrain's models of texts; {pip} uninstall "
-                    f'transformers, or {pip} install transformers==4.46.3'
-                ]
+                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                    version, pip = importlib.metadata.version('transformers'), f'{sys.executable} -m pip'
+                    return [
+                        f"{what}: transformers {version} is too new for MMPretrain's models of texts; {pip} uninstall "
+                        f'transformers, or {pip} install transformers==4.46.3'
+                    ]
             return [f'{what}; requirements/tested.txt has versions that fit together']
     return []
 

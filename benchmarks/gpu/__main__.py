@@ -3,7 +3,7 @@
 First what is timed, one after the other with nothing beside it: training steps of whole models, and the latency of the
 backbone. Then trainings, many at once: somebody's own data, upstream models with Next-ViT, and rows of the paper's
 ablations on the digits, three seeds each. When ``--seconds`` are over, what still runs is ended, and the last lines say
-what did not fit. ``OUT`` has logs and results; what is there is not done again, so that another call goes on.
+what did not fit. ``OUT`` has logs and results. Another call measures anew, and leaves out trainings that are done.
 """
 
 import argparse

@@ -18,22 +18,16 @@ from nextvit_mm.utils.tables import format_table
 from .batches import make_batch
 
 TIMED, UNTIMED, ROUNDS = 8, 2, 2  # steps of a turn, and turns
-DETECTORS = dict(
-    nextvit_s='detection/mask_rcnn_nextvit_s_1x',
-    timm_nextvit_s='detection/mask_rcnn_nextvit_s_1x',
-    resnet50='mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-    resnet101='mmdet::mask_rcnn/mask-rcnn_r101_fpn_1x_coco.py',
-    swin_t='mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
-)
 PLAIN, LAST, COMPILED = ('fp16', 'contiguous', False), ('fp16', 'channels_last', False), ('fp16', 'channels_last', True)
 FLOAT, ROUNDED, BRAIN = ((precision, 'contiguous', False) for precision in ('fp32', 'tf32', 'bf16'))
-# By model: its config, and (precision, layout, compiled) to measure. Precisions are autocast's, but fp32 and tf32.
-MODELS: dict[str, tuple[str, tuple[tuple[str, str, bool], ...]]] = {
-    **{f'mask_rcnn_{name}': (config, (PLAIN,)) for name, config in DETECTORS.items()},
-    'mask_rcnn_nextvit_s': (DETECTORS['nextvit_s'], (PLAIN, FLOAT, ROUNDED, BRAIN, LAST, COMPILED)),
-    'semantic_fpn_nextvit_s': ('segmentation/semantic_fpn_nextvit_s_80k', (PLAIN, FLOAT, LAST, COMPILED)),
-    'upernet_nextvit_s': ('segmentation/upernet_nextvit_s_160k', (PLAIN,)),
-    'classifier_nextvit_s': ('classification/nextvit_s_224', (PLAIN, FLOAT, LAST, COMPILED)),
+# By model, one of `tools/benchmark.py models` or a config of this project: (precision, layout, compiled) to measure.
+# Precisions are autocast's, but fp32 and tf32.
+MODELS: dict[str, tuple[tuple[str, str, bool], ...]] = {
+    'mask_rcnn_nextvit_s': (PLAIN, FLOAT, ROUNDED, BRAIN, LAST, COMPILED),
+    **{f'mask_rcnn_{name}': (PLAIN,) for name in ('timm_nextvit_s', 'resnet50', 'resnet101', 'swin_t')},
+    'upernet_nextvit_s': (PLAIN,),
+    'segmentation/semantic_fpn_nextvit_s_80k': (PLAIN, FLOAT, LAST, COMPILED),
+    'classification/nextvit_s_224': (PLAIN, FLOAT, LAST, COMPILED),
 }
 PUBLISHED = 'the published log of mask_rcnn_1x_nextvit_small: 0.277 s, 7.2 GB, on each of 8 GPUs with 2 pictures'
 
@@ -47,15 +41,10 @@ class Step:
         from mmengine.optim import build_optim_wrapper
         from mmengine.registry import MODELS as BUILD, init_default_scope
 
-        from nextvit_mm.benchmark.model_list import TIMM
-        from nextvit_mm.training.config import config_file, load_config, use_amp
+        from nextvit_mm.benchmark.model_list import load, parse_model
+        from nextvit_mm.training.config import config_file, use_amp
 
-        name = MODELS[model][0]
-        cfg = load_config(name if '::' in name else str(config_file(name)))
-        if 'timm_' in model:
-            import mmpretrain.models  # noqa: F401  (registers timm's)
-
-            cfg.merge_from_dict(dict(model=dict(backbone=TIMM)))
+        cfg = load(parse_model(str(config_file(model)) if '/' in model else model))
         init_default_scope(cfg.default_scope)
         cfg.model.backbone.init_cfg = None
         cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))  # MMPretrain's runner does so
@@ -115,7 +104,7 @@ def main() -> None:
 
 def measure(names: list[str], scale: float = 1.0) -> dict[str, Any]:
     """All models are built and compiled at once; then they take turns, one at a time, in a shuffled order."""
-    wanted = [(name, *how) for name in names for how in MODELS[name][1]]
+    wanted = [(name, *how) for name in names for how in MODELS[name]]
     rows: dict[str, dict[str, Any]] = {}
     processes: dict[str, Served] = {}
 
