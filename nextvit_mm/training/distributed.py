@@ -52,10 +52,10 @@ def start(cfg: Config) -> None:
         return
     env: dict[str, Any] = cfg.get('env_cfg', {})
     set_multi_processing(**env.get('mp_cfg', {}), distributed=True)
-    options = dict(env.get('dist_cfg', {}))
+    options, store = dict(env.get('dist_cfg', {})), _store_after_a_restart()
     if not has_accelerator():
         timeout = options.get('timeout')
-        distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
+        distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None, **store)
         return
     local, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
     if is_cuda_available() and local >= gpus:
@@ -63,7 +63,19 @@ def start(cfg: Config) -> None:
             f'process {local + 1} of this machine finds no GPU of its own: torch sees {gpus} here. Start as many '
             'processes as GPUs, or set CUDA_VISIBLE_DEVICES= to run on the CPU'
         )
-    init_dist(cfg.launcher, **options)
+    init_dist(cfg.launcher, **options, **store)
+
+
+def _store_after_a_restart() -> dict[str, Any]:
+    """What tells torch where the processes meet, once torchrun has started them again.
+
+    torchrun's store is still there then, and in it the addresses of the processes that are gone.
+    """
+    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    if attempt == '0':
+        return {}
+    store, rank, world_size = next(distributed.rendezvous('env://'))
+    return dict(store=distributed.PrefixStore(f'start {attempt}', store), rank=rank, world_size=world_size)
 
 
 def set_wrapper(cfg: Config) -> None:

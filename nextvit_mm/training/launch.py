@@ -199,9 +199,15 @@ def _print_changes(config: str, cfg_options: dict | None, backbone: str | None, 
 
 def _point_to_go_on_from(cfg: Config, resume: str | None) -> Point | None:
     """The checkpoint that the flag, or else the config, says to go on from."""
-    if resume is None and not cfg.get('resume'):
-        return None
+    starts_anew = resume is None and not cfg.get('resume')
     path = cfg.get('load_from') if resume is None else resume
+    if (starts_anew or path not in ('auto', None)) and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)):
+        raise UserError(
+            'torchrun would start this run again after a failure, and the run would lose what it has done since its '
+            'start. With MAX_RESTARTS or --max-restarts give --resume, without a checkpoint'
+        )
+    if starts_anew:
+        return None
     if path in ('auto', None):  # the first process looks: work dirs of several machines need not be shared
         path = find_checkpoint(cfg.work_dir) if is_main_process() else None
     path = distributed.same_checkpoint(path, cfg.work_dir)

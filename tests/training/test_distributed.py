@@ -6,6 +6,7 @@ import os
 import pickle
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +20,10 @@ from torch import nn
 from nextvit_mm.demo import DigitClassesConfig, DigitsConfig, make_digit_classes, make_digits
 from nextvit_mm.deploy.export import export
 from nextvit_mm.errors import UserError
-from nextvit_mm.training import distributed
+from nextvit_mm.training import distributed, launch
 from nextvit_mm.utils import processes
 from nextvit_mm.weights import fetch as weights_fetch
+from nextvit_mm.weights.checkpoint import load_checkpoint
 
 from ..conftest import ROOT, run_tool
 from . import recipes
@@ -142,6 +144,53 @@ def test_the_first_process_says_once_that_syncbn_is_bn(both):
     logs = [path.read_text() for path in both.folder.glob('*_pytorch/*/*.log')]
     assert sum(log.count('SyncBN are BN here') for log in logs) == 2  # of Semantic FPN and of UperNet
     assert both.log.count('SyncBN are BN here') == 4  # and of their evaluations
+
+
+@LONG
+@pytest.mark.slow
+def test_torchrun_brings_a_killed_run_back(tmp_path):
+    """With MAX_RESTARTS: from the last checkpoint, to the weights of a run that nobody killed."""
+    make_digit_classes(tmp_path / 'data' / 'imagenet', DigitClassesConfig(train=20, val=10, size=32))
+    alone = recipes.run('classifier', tmp_path)
+    cfg = Config.fromfile(recipes.config('classifier'))
+    cfg.merge_from_dict(recipes.options('classifier', False))
+    cfg.custom_imports = dict(imports=[recipes.__name__])
+    cfg.custom_hooks = [dict(type='KeepBatchNorms'), dict(type='KilledOnceHook')]
+    cfg.default_hooks.checkpoint.update(interval=1, by_epoch=False)
+    cfg.dump(tmp_path / 'killed.py')
+    done = subprocess.run(
+        [ROOT / 'tools/dist_train.sh', 'killed.py', '2', '--resume', '--data-root', 'data/imagenet/', '--seed', '0'],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            **dict(MAX_RESTARTS='1', PORT=str(free_port()), PYTHON=sys.executable, PYTHONPATH=str(ROOT)),
+            **dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert 'nothing to resume' in said and 'resumed from work_dirs/killed/iter_2.pth' in said
+    one, two = alone / 'epoch_1.pth', tmp_path / 'work_dirs' / 'killed' / 'iter_10.pth'
+    assert largest_difference(*(load_checkpoint(path)['state_dict'] for path in (one, two))) < 1e-5
+
+
+def test_processes_that_are_started_again_do_not_meet_those_that_are_gone(monkeypatch):
+    assert distributed._store_after_a_restart() == {}
+    kept = torch.distributed.HashStore()
+    kept.set('address', 'of a process that is gone')
+    monkeypatch.setattr(torch.distributed, 'rendezvous', lambda *_: iter([(kept, 1, 2)]))
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    found = distributed._store_after_a_restart()
+    assert (found['rank'], found['world_size']) == (1, 2) and not found['store'].check(['address'])
+
+
+@pytest.mark.parametrize('resume', [None, 'epoch_1.pth'])
+def test_a_run_that_may_start_again_must_find_its_own_checkpoint(resume, monkeypatch, tmp_path):
+    monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '3')
+    with pytest.raises(UserError, match='give --resume, without a checkpoint'):
+        launch.train(recipes.config('classifier'), work_dir=str(tmp_path), resume=resume)
 
 
 FAILING = """
