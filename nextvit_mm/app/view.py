@@ -70,7 +70,7 @@ class View:
         """
         path = Path(file)
         try:
-            pixels = next(read(Source(path, path.name))).pixels
+            pixels = next(read(Source(path, path.name), self.predictor.read)).pixels
         except Unreadable as error:
             raise UserError(str(error).replace(str(path), path.name)) from None
         return Seen(pixels, self.predictor(pixels))

@@ -14,6 +14,7 @@ from ..adapt import use_nextvit
 from ..errors import UserError
 from ..predict.predictor import Predictor
 from ..training import config as cfgs
+from ..training.channels import fit_channels
 from ..training.loading import load_model
 from ..training.preflight import check_data
 from ..utils.logs import quiet_log
@@ -62,6 +63,7 @@ def export(config: str, checkpoint: str | None = None, **options: Any) -> Path:
         use_nextvit(cfg, wanted.backbone)
     if wanted.data_root:
         cfgs.set_data_root(cfg, wanted.data_root)
+    fit_channels(cfg, ('train', 'test') if wanted.int8 else ('test',))
     target = _target(cfg, wanted)
     if wanted.to == 'tensorrt':
         backends.check_tensorrt()
@@ -123,7 +125,7 @@ class _Job:
             self.graph.normalize_inside(about['input']['mean'], about['input']['std'])
         about['pictures'] = {}
         pictures, about['pictures']['test'] = find_paths(self.cfg, wanted.images, wanted.image_count)
-        pictures = pictures or [noise(path.parent, about['input']['size'])]
+        pictures = pictures or [noise(path.parent, about['input']['size'], about['input']['channels'])]
         calibration: list[Path] = []
         if wanted.int8:
             calibration, about['pictures']['train'] = find_paths(

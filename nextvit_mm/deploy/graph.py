@@ -1,7 +1,7 @@
 """From a model to the network that is exported: one image tensor in, arrays out, no MM structure in between.
 
 The networks run the MM model's own modules; what comes after them in MMDetection is written here with operations that
-every exporter knows. Inputs are (B, 3, H, W), normalised, or colors from 0 to 255 where the network normalises itself.
+every exporter knows. Inputs are (B, C, H, W), normalised, or colors from 0 to 255 where the network normalises itself.
 """
 
 from abc import ABC, abstractmethod

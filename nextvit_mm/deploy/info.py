@@ -15,6 +15,7 @@ from torch import nn
 from ..errors import UserError
 from ..predict.predictor import FORMAT, about_file
 from ..training import config as cfgs
+from ..training.channels import USUAL, channels_of
 from ..version import __version__
 from .backends import INPUT
 from .detectors import DetectorGraph
@@ -62,6 +63,7 @@ def describe(
             name=INPUT,
             layout='NCHW',
             dtype='float32',
+            channels=channels_of(cfg),
             size=planned.size,
             dynamic=list(dynamic),
             normalized_inside=normalize_inside,
@@ -89,8 +91,9 @@ def describe(
 
 def _colors(cfg: Config, pre: nn.Module, planned: Plan) -> dict[str, Any]:
     """Order, mean and standard deviation of the colors, from the preprocessor or a ``Normalize`` step."""
-    # MM packages read pictures as BGR, and the preprocessor may turn them.
-    turns = any(getattr(pre, name, False) for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
+    # MM packages read pictures as BGR, and the preprocessor may turn them where they have three channels.
+    channels, flags = channels_of(cfg), ('_channel_conversion', 'channel_conversion', 'to_rgb')
+    turns = channels == USUAL and any(getattr(pre, name, False) for name in flags)
     mean, std = (getattr(pre, name, None) for name in ('mean', 'std'))
     if planned.normalize:
         if mean is not None or turns:
@@ -99,7 +102,7 @@ def _colors(cfg: Config, pre: nn.Module, planned: Plan) -> dict[str, Any]:
     if mean is None:
         raise UserError(f'the data_preprocessor of {cfg.filename} has no mean and std')
     mean, std = ([float(str(value)) for value in values.flatten().cpu().numpy()] for values in (mean, std))
-    return dict(color='RGB' if turns else 'BGR', mean=mean, std=std)
+    return dict(color='gray' if channels == 1 else 'RGB' if turns else 'BGR', mean=mean, std=std)
 
 
 def save_about(about: dict[str, Any], path: Path) -> None:

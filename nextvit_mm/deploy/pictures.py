@@ -13,6 +13,7 @@ from PIL import Image
 from ..errors import UserError
 from ..predict.predictor import find_files, read_picture
 from ..training import config as cfgs
+from ..training.channels import rule_of
 from ..training.preflight import check_data
 
 
@@ -39,18 +40,19 @@ def find_paths(cfg: Config, images: str | None, count: int, split: str = 'test')
     return paths, 'config' if paths else 'noise'
 
 
-def noise(folder: Path, size: Sequence[int] | None) -> Path:
+def noise(folder: Path, size: Sequence[int] | None, channels: int = 3) -> Path:
     """A picture of noise: it shows whether a file computes the same where a config has no data here."""
     height, width = size or (256, 320)
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / 'noise.png')
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    Image.fromarray(pixels.squeeze()).save(folder / 'noise.png')
     return folder / 'noise.png'
 
 
 def find_pictures(cfg: Config, images: str | None, count: int) -> tuple[list[np.ndarray], str]:
-    """The pictures of :func:`find_paths` themselves, RGB (H, W, 3); none where it finds none."""
+    """The pictures of :func:`find_paths` themselves, as the test pipeline reads them; none where it finds none."""
     paths, source = find_paths(cfg, images, count)
-    return [read(path) for path in paths], source
+    rule = rule_of(cfg)
+    return [read(path, rule) for path in paths], source
 
 
 def read(path: str | Path, rule: dict | None = None) -> np.ndarray:
@@ -60,9 +62,9 @@ def read(path: str | Path, rule: dict | None = None) -> np.ndarray:
         raise UserError(f'a picture cannot be read: {error}') from None
 
 
-def size_of(path: str | Path) -> tuple[int, int]:
+def size_of(path: str | Path, rule: dict | None = None) -> tuple[int, int]:
     """Height and width of a picture as it is read."""
-    return read(path).shape[:2]
+    return read(path, rule).shape[:2]
 
 
 def paths_of_dataset(cfg: Config, split: str, count: int) -> list[str]:

@@ -21,7 +21,7 @@ class Seen(NamedTuple):
     """Of one picture.
 
     Attributes:
-        tensor: What MM's pipeline makes of the file, normalised, without padding: (3, H, W).
+        tensor: What MM's pipeline makes of the file, normalised, without padding: (C, H, W).
         results: As those of :class:`nextvit_mm.predict.predictor.Predictor`; ``masks`` (K, H, W) are probabilities in
             255ths. A segmentor has ``input_map``, too: its class map at the size of the input.
     """
@@ -44,7 +44,7 @@ def see(model: nn.Module, task: str, planned: Plan, path: str | Path) -> Seen:
 
 def batch_of(model: nn.Module, planned: Plan, path: str | Path) -> dict[str, Any]:
     """A picture file through MM's pipeline and preprocessor: ``inputs`` and ``data_samples``."""
-    data = Compose(planned.pipeline_of(size_of(path)))(dict(img_path=str(path), img_id=0, seg_fields=[]))
+    data = Compose(planned.pipeline_of(size_of(path, planned.read)))(dict(img_path=str(path), img_id=0, seg_fields=[]))
     if 'data_samples' not in data:
         raise UserError("the test pipeline ends without MM's packing step, such as PackDetInputs: put it at the end")
     sample = data['data_samples']
@@ -135,6 +135,6 @@ RESULTS = dict(backbone=_backbone, classification=_classes, segmentation=_class_
 
 
 def as_colors(tensor: np.ndarray | Tensor, about: dict[str, Any], normalized: bool = True) -> np.ndarray:
-    """An input (3, H, W) in colors from 0 to 255."""
-    mean, std = (np.array(about['input'][key], np.float32).reshape(3, 1, 1) for key in ('mean', 'std'))
+    """An input (C, H, W) in colors from 0 to 255."""
+    mean, std = (np.array(about['input'][key], np.float32).reshape(-1, 1, 1) for key in ('mean', 'std'))
     return np.asarray(tensor) * std + mean if normalized else np.asarray(tensor)

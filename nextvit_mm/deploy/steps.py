@@ -8,6 +8,7 @@ from mmengine.config import Config
 from ..errors import UserError
 from ..predict.predictor import resized_size
 from ..training import config as cfgs
+from ..training.channels import channels_of, color_type
 from ..utils.sizes import parse_size
 from .pictures import paths_of_dataset, size_of
 from .translate import RESIZING, STEPS, Step, name_of, normalizing, reading
@@ -64,8 +65,10 @@ def plan(cfg: Config, task: str, size: Sequence[int] | None, dynamic: Sequence[s
     """
     where = f'the test pipeline of {cfg.filename}'
     steps = [step for step in config_pipeline(cfg) if not _is_annotation(name_of(step))]
+    channels = channels_of(cfg)
     if not steps:
         steps = list(CLASSIFIERS) if task == 'classification' else [dict(type='LoadImageFromFile')]
+        steps[0] = dict(steps[0], color_type=color_type(channels))
     _check_order(steps, task, where)
     for step in steps:
         if name_of(step) in STEPS:
@@ -75,7 +78,7 @@ def plan(cfg: Config, task: str, size: Sequence[int] | None, dynamic: Sequence[s
     for step in steps:
         name = name_of(step)
         if name == 'LoadImageFromFile':
-            read = reading(step, where)
+            read = reading(step, where, channels)
         elif name == 'Normalize':
             normalize = normalizing(step, where)
         elif name not in PACKERS:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import UserError
+from ..training.channels import read_as
 from ..utils.sizes import parse_size
 
 PILLOW = ('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming')
@@ -25,18 +26,11 @@ def _settings(step: Step, where: str, known: Mapping[str, Any]) -> Step:
     return step
 
 
-def reading(step: Step, where: str) -> Step:
+def reading(step: Step, where: str, channels: int) -> Step:
     known = dict(
         color_type=ANY, imdecode_backend=ANY, to_float32=False, ignore_empty=ANY, backend_args=ANY, file_client_args=ANY
     )
-    _settings(step, where, known)
-    color, backend = step.get('color_type', 'color'), step.get('imdecode_backend', 'cv2')
-    if color not in ('color', 'color_ignore_orientation') or backend not in ('cv2', 'pillow'):
-        raise UserError(
-            f'{where}: LoadImageFromFile reads {color} with {backend}, and the exported file reads color or '
-            'color_ignore_orientation with cv2 or pillow'
-        )
-    return dict(backend=backend, orientation=color == 'color')
+    return read_as(_settings(step, where, known), where, channels)
 
 
 def normalizing(step: Step, where: str) -> Step:
@@ -103,7 +97,8 @@ def _pad(step: Step, where: str) -> Step:
     _settings(step, where, known)
     value = step.get('pad_val', 0)
     value = value.get('img', 0) if isinstance(value, Mapping) else value
-    color = list(value)[::-1] if isinstance(value, (tuple, list)) else [value] * 3  # MM's is BGR, as its pictures
+    given = list(value) if isinstance(value, (tuple, list)) else [value]
+    color = given[2::-1] + given[3:]  # MM's is BGR, as its pictures
     target = dict(
         size=parse_size(step['size'])[::-1] if step.get('size') else None,
         multiple=step.get('size_divisor'),

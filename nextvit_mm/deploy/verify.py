@@ -41,7 +41,7 @@ def not_finite(arrays: Iterable[np.ndarray]) -> int:
 
 
 def color_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest difference of two inputs (3, H, W) in colors from 0 to 255; padding of ours does not count."""
+    """The largest difference of two inputs (C, H, W) in colors from 0 to 255; padding of ours does not count."""
     if any(a < b for a, b in zip(ours.shape, theirs.shape)):
         return math.inf
     return float(np.abs(ours[:, : theirs.shape[1], : theirs.shape[2]] - theirs).max(initial=0))

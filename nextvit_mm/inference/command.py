@@ -78,7 +78,7 @@ def _run(predictor: Predictor, sources: list[Source], score_thr: float, sinks: l
         task = bar.add_task('', total=sum(map(count_frames, sources)))
         for source in sources:
             try:
-                for picture in read(source):
+                for picture in read(source, predictor.read):
                     result = predictor(picture.pixels)
                     for sink in sinks:
                         sink.add(picture, result)

@@ -15,8 +15,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, init_default_scope
 
 from ..errors import UserError
-from ..predict.predictor import TOP, Predictor, read_picture
-from ..training.channels import only_color
+from ..predict.predictor import TOP, Predictor, swap_colors
+from ..training.channels import fit_channels, rule_of
 from ..training.config import leaf_datasets, load_config
 from ..training.preflight import check_checkpoint
 from ..utils.recipes import find_recipe
@@ -112,7 +112,7 @@ class Trained(Predictor):
             raise UserError(f'{cfg.filename} is of {scope}; what is known here are {", ".join(TASKS)}')
         if not (cfg.get('test_dataloader') or {}).get('dataset'):
             raise UserError(f'{cfg.filename} has no test_dataloader, whose pipeline prepares the pictures')
-        only_color(cfg, 'predictions are made of')
+        fit_channels(cfg, ('test',))
         check_checkpoint(checkpoint)
         self.path = Path(checkpoint)
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -124,12 +124,13 @@ class Trained(Predictor):
             self.inferencer = _build(cfg, scope, device)
             loaded = load_exactly(self.inferencer.model, checkpoint, cfg.filename or 'the config')
         info = _classes(cfg, loaded)
-        self.about: dict[str, Any] = dict(task=TASKS[scope], **info)
+        self.about: dict[str, Any] = dict(task=TASKS[scope], read=rule_of(cfg), **info)
         if self.about['task'] == 'detection':
             self.inferencer.model.dataset_meta = info
 
     def __call__(self, picture: str | Path | np.ndarray) -> dict[str, Any]:
-        pixels = np.ascontiguousarray(read_picture(picture)[..., ::-1])  # MM's packages read pictures as BGR
+        pixels = np.ascontiguousarray(swap_colors(self.read(picture)))  # MM's packages read pictures as BGR
+        pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
         with _quiet():
             sample = self._run(pixels)
         if self.about['task'] == 'segmentation':

@@ -1,9 +1,10 @@
 """From what a command line names to pictures: files, folders, patterns and the frames of videos."""
 
 import glob
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Picture:
 
     Attributes:
         source: The name of its source.
-        pixels: (H, W, 3), RGB, uint8.
+        pixels: (H, W, C), uint8, as of :func:`nextvit_mm.predict.predictor.read_picture`.
         frame: Its number in a video, from 0 on.
         frames_per_second: Of the video.
     """
@@ -85,17 +86,22 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
     return _with_names_of_their_own(sources)
 
 
-def read(source: Source) -> Iterator[Picture]:
+def read(source: Source, as_pixels: Callable[[Any], np.ndarray] = read_picture) -> Iterator[Picture]:
     """The picture of a source, or the frames of a video one by one.
+
+    Args:
+        source: What to read.
+        as_pixels: Makes pixels of a file, and of a frame (H, W, 3), RGB: a predictor's ``read``.
 
     Raises:
         Unreadable: It cannot be read.
     """
     if source.is_video:
-        yield from _frames(source)
+        for frame in _frames(source):
+            yield replace(frame, pixels=as_pixels(frame.pixels))
         return
     try:
-        yield Picture(source.name, read_picture(source.path))
+        yield Picture(source.name, as_pixels(source.path))
     except Exception as error:  # damaged bytes make Pillow fail in any way there is
         raise Unreadable(f'{source.path} cannot be read as a picture: {error}') from None
 

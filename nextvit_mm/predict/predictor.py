@@ -31,7 +31,7 @@ class Placed(NamedTuple):
     """A picture as the model gets it, and how it lies in the original.
 
     Attributes:
-        tensor: (1, 3, H, W), float32.
+        tensor: (1, C, H, W), float32; C is 3 of most models.
         original: Height and width of the picture.
         resized: Height and width after resizing, before padding or cropping.
         scale: Of height and width, by the last resizing.
@@ -71,7 +71,7 @@ class Predictor:
         self.session = session or open_session(self.path, threads, precision)
 
     def __call__(self, picture: str | Path | np.ndarray) -> dict[str, Any]:
-        """Results of one picture, a file or an RGB array (H, W, 3) of uint8, in pixels of that picture.
+        """Results of one picture, a file or an array as of :func:`read_picture`, in pixels of that picture.
 
         Returns:
             dict: By task. Detection: ``boxes`` (K, 4) as x1, y1, x2, y2, ``scores`` (K), ``labels`` (K), ``masks``
@@ -130,7 +130,7 @@ class Predictor:
         return place(self.read(picture), self.about)
 
     def read(self, picture: str | Path | np.ndarray) -> np.ndarray:
-        """A picture, file or array, with the pixels that the model was tested on: (H, W, 3), RGB, uint8."""
+        """A picture, file or array, with the pixels that the model was tested on, as of :func:`read_picture`."""
         return read_picture(picture, self.about.get('read'))
 
     def interpret(self, outputs: list[np.ndarray], placed: Placed) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Predictor:
 
     def draw(self, picture: str | Path | np.ndarray, result: dict[str, Any], score_thr: float = 0.3) -> Image.Image:
         """The picture with its results; of detections those of at least ``score_thr``."""
-        picture = self.read(picture)
+        picture = as_rgb(self.read(picture))
         if self.about['task'] == 'detection':
             return self._draw_detections(picture, result, score_thr)
         if self.about['task'] == 'segmentation':
@@ -314,38 +314,81 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def read_picture(picture: str | Path | np.ndarray, rule: dict[str, Any] | None = None) -> np.ndarray:
-    """A file, or an array as it is: (H, W, 3), RGB, uint8.
+    """A file, or an array as it is: (H, W, 3), RGB, uint8; (H, W, C) where a rule says so.
 
     A file is read as OpenCV reads it in color, which is what the MM libraries train and test on: gray and palettes
     become colors, transparency is left out, 16 bits become their upper 8, CMYK is converted with OpenCV's rounding, and
     the picture is turned as the camera noted.
 
     Args:
-        picture: A file, or (H, W, 3) of uint8.
+        picture: A file, or an array of uint8.
         rule: ``orientation``: False leaves the camera's note out. ``backend``: ``'pillow'`` reads as MM's ``pillow``
-            does, which differs by at most one level for CMYK, and is refused where it differs by more.
+            does, which differs by at most one level for CMYK, and is refused where it differs by more. ``color``:
+            ``'gray'`` gives (H, W, 1), of colored pictures their brightness, which differs from OpenCV's by at most one
+            level; ``'unchanged'`` gives the channels of the file: gray, RGB or RGBA. ``channels``: C, if it is not 3.
 
     Raises:
         OSError: There is no such picture, or it is damaged.
-        ValueError: It has 32 bits a channel, or is read otherwise by ``pillow``.
+        ValueError: It has another number of channels or too many bits, or is read otherwise by ``pillow``.
     """
-    if isinstance(picture, np.ndarray):
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-            raise ValueError(f'a picture must be (H, W, 3) of uint8, not {picture.shape} of {picture.dtype}')
-        return picture
     rule = rule or {}
+    color, channels = rule.get('color'), rule.get('channels', 3)
+    if isinstance(picture, np.ndarray):
+        if color == 'gray' and picture.shape[2:] == (3,):
+            picture = _brightness(picture)
+        if picture.ndim != 3 or picture.shape[2] != channels or picture.dtype != np.uint8:
+            raise ValueError(f'a picture must be (H, W, {channels}) of uint8, not {picture.shape} of {picture.dtype}')
+        return picture
     with Image.open(picture) as image:
-        kind = image.format
+        kind, by_pillow = image.format, rule.get('backend') == 'pillow'
+        if color == 'gray' and image.mode == 'RGB' and not by_pillow:
+            image.draft('L', image.size)  # what a JPEG stores of it, as OpenCV does
         if rule.get('orientation', True):
             image = ImageOps.exif_transpose(image)
-        if rule.get('backend') == 'pillow':
+        if by_pillow:
             if image.mode == 'LA' or image.mode.startswith(('I', 'F')):
                 raise ValueError(
                     f'{picture} has the mode {image.mode}, which the model was not tested on as it looks: its config '
                     'reads pictures with Pillow. Make it an 8-bit RGB picture'
                 )
-            return np.asarray(image.convert('RGB'))
-        return _as_opencv(image, kind, picture)
+            colors = image.convert('RGB')
+            return np.asarray(colors.convert('L'))[..., None] if color == 'gray' else np.asarray(colors)
+        if color == 'gray':
+            return _brightness(_as_opencv(image, kind, picture))
+        pixels = _unchanged(image, kind, picture) if color == 'unchanged' else _as_opencv(image, kind, picture)
+    if pixels.shape[2] != channels:
+        raise ValueError(
+            f'{picture} has channels: {pixels.shape[2]}. The model takes {channels}: give a picture with as many'
+        )
+    return pixels
+
+
+def _unchanged(image: Image.Image, kind: str | None, name: Any) -> np.ndarray:
+    """(H, W, 1), (H, W, 3) or (H, W, 4) of uint8, with the channels that OpenCV finds in a file."""
+    if image.mode.startswith(('I', 'F')):
+        raise ValueError(f'{name} has more than 8 bits a channel, which the model does not take: make it 8 bits')
+    tiff = kind == 'TIFF'
+    if image.mode in ('1', 'L') or (image.mode == 'LA' and tiff):
+        return np.asarray(image.convert('L'))[..., None]
+    if image.mode in ('LA', 'PA', 'RGBA') or (image.mode in ('P', 'RGB') and 'transparency' in image.info):
+        whole = image.convert('RGBA')
+        return np.dstack([_as_opencv(image, kind, name), np.asarray(whole)[..., 3]]) if tiff else np.asarray(whole)
+    return _as_opencv(image, kind, name)
+
+
+def _brightness(picture: np.ndarray) -> np.ndarray:
+    """(H, W, 3), RGB, to (H, W, 1), with OpenCV's weights in 32768ths."""
+    return ((picture.astype(np.int32) @ np.array([9798, 19235, 3735]) + 16384) >> 15).astype(np.uint8)[..., None]
+
+
+def as_rgb(picture: np.ndarray) -> np.ndarray:
+    """A picture of any number of channels as RGB, to be drawn on."""
+    return np.repeat(picture, 3, axis=2) if picture.shape[2] < 3 else picture[..., :3]
+
+
+def swap_colors(picture: np.ndarray) -> np.ndarray:
+    """RGB to BGR and back, in the last axis; gray stays, and so does what comes after three channels."""
+    return np.concatenate([picture[..., 2::-1], picture[..., 3:]], axis=-1) if picture.shape[-1] > 2 else picture
 
 
 def _as_opencv(image: Image.Image, kind: str | None, name: Any) -> np.ndarray:
@@ -365,10 +408,10 @@ def _as_opencv(image: Image.Image, kind: str | None, name: Any) -> np.ndarray:
 
 
 def place(picture: np.ndarray, about: dict[str, Any]) -> Placed:
-    """Resize, crop or pad and, where the model does not do it itself, normalise an RGB picture for a model.
+    """Resize, crop or pad and, where the model does not do it itself, normalise a picture for a model.
 
     Args:
-        picture: (H, W, 3) of uint8.
+        picture: (H, W, C) of uint8, as of :func:`read_picture`.
         about: The content of the model's ``.json``.
 
     Raises:
@@ -389,14 +432,14 @@ def place(picture: np.ndarray, about: dict[str, Any]) -> Placed:
         else:
             canvas = step['size']
     if spec['color'] == 'BGR':
-        picture = picture[..., ::-1]
+        picture = swap_colors(picture)
     mean, std = (np.array(spec[key], np.float32) for key in ('mean', 'std'))
     pixels = picture.astype(np.float32)
     if not spec['normalized_inside']:
         pixels -= mean
         pixels /= std
     if canvas:  # what is added is the mean color, which is 0 after normalisation
-        whole = np.empty((*canvas, 3), np.float32)
+        whole = np.empty((*canvas, pixels.shape[2]), np.float32)
         whole[:] = mean if spec['normalized_inside'] else 0
         whole[: pixels.shape[0], : pixels.shape[1]] = pixels
         pixels = whole
@@ -448,12 +491,13 @@ def _of_one_ratio(original: tuple[int, int], limits: Iterable[int], rounding: fl
 
 
 def resize(picture: np.ndarray, size: tuple[int, int], interpolation: str, library: str = 'cv2') -> np.ndarray:
-    """(H, W, 3) of uint8 to ``size``: ``'bilinear'`` as OpenCV does it, or one of Pillow's own."""
+    """(H, W, C) of uint8 to ``size``: ``'bilinear'`` as OpenCV does it, or one of Pillow's own."""
     if picture.shape[:2] == tuple(size):
         return picture
     if library == 'pillow':
         kind = Image.Resampling[interpolation.upper()]
-        return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), kind))
+        image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
+        return np.asarray(image.resize((size[1], size[0]), kind)).reshape(*size, -1)
     # In OpenCV's fixed-point arithmetic, weights of 11 bits, so that the colors are those that the model was tested on.
     (top, bottom, above, below), (left, right, before, after) = (
         _neighbors(new, old) for new, old in zip(size, picture.shape)
@@ -483,7 +527,7 @@ def pad(picture: np.ndarray, step: dict[str, Any]) -> np.ndarray:
         size = tuple(-(-side // step['multiple']) * step['multiple'] for side in size)
     if any(new < old for new, old in zip(size, picture.shape)):
         raise ValueError(f'a picture of {picture.shape[0]}x{picture.shape[1]} cannot be padded to {size[0]}x{size[1]}')
-    padded = np.empty((*size, 3), np.uint8)
+    padded = np.empty((*size, picture.shape[2]), np.uint8)
     padded[:] = step['color']
     padded[: picture.shape[0], : picture.shape[1]] = picture
     return padded

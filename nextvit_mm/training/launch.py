@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..predict import exported  # noqa: F401  (registers the model of exported files)
 from ..weights.models import load_exactly
 from . import config as cfgs, distributed
-from .channels import check_channels
+from .channels import fit_channels
 from .console import on_console
 from .cpu import use_the_cpu_well
 from .options import EvaluateOptions, TrainOptions
@@ -72,7 +72,7 @@ def train(
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
     cfg.started_with = {name: value for name, value in flags.items() if value}
-    check_channels(cfg, ('train', 'val'))
+    fit_channels(cfg, ('train', 'val'))
     check_data(cfg, ('train', 'val'))
     check_contents(cfg, ('train', 'val'))
     if point:
@@ -117,7 +117,7 @@ def evaluate(
         use_nextvit(cfg, wanted.backbone)
     if not work_dir and os.path.realpath(os.path.dirname(config) or '.') == os.path.realpath(cfg.work_dir):
         cfg.work_dir = os.path.join(cfg.work_dir, 'test')  # MMEngine would write what is tested over what was trained
-    check_channels(cfg, ('test',))
+    fit_channels(cfg, ('test',))
     check_data(cfg, ('test',))
     check_contents(cfg, ('test',))
     checkpoint = distributed.same_checkpoint(checkpoint, cfg.work_dir)

@@ -11,7 +11,6 @@ from torch import nn
 from ..errors import UserError
 from ..models import NextViT
 from ..weights.models import load_exactly
-from .channels import only_color
 from .preflight import check_checkpoint, check_pretrained
 
 
@@ -27,7 +26,6 @@ def load_model(
             'measure speed only, or --what backbone)'
         )
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    only_color(cfg, 'exports and drawings are of')
     cfg = copy.deepcopy(cfg)
     if cfg.get('data_preprocessor'):  # where MMPretrain's configs have it; MMEngine's Runner does the same
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)

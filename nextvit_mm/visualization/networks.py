@@ -18,7 +18,8 @@ from ..adapt.network import is_nextvit
 from ..deploy.graphs import Graph
 from ..deploy.info import describe, find_pictures
 from ..errors import UserError
-from ..predict.predictor import place
+from ..predict.predictor import as_rgb, place
+from ..training.channels import USUAL, channels_of, fit_channels
 from ..training.config import load_config, set_data_root
 from ..training.loading import load_model
 from ..training.preflight import check_checkpoint
@@ -40,7 +41,7 @@ class Network:
         name: Of the network.
         weights: Where its weights are from, or :data:`RANDOM`.
         model: The whole MM model, or the backbone alone.
-        backbone: Image (B, 3, H, W) to feature maps; a part of ``model``.
+        backbone: Image (B, C, H, W) to feature maps; a part of ``model``.
         about: How a picture becomes its input, as :func:`nextvit_mm.predict.predictor.place` takes it.
         classes: Names of the classes, where there are any.
         channels_last: Whether its maps come as (B, h, w, C).
@@ -63,13 +64,14 @@ class Network:
         return next(self.model.parameters()).device
 
     def prepare(self, picture: np.ndarray) -> Tensor:
-        """An RGB picture (H, W, 3), uint8, as the network's input (1, 3, H', W')."""
+        """A picture (H, W, C), uint8, as the network's input (1, C, H', W')."""
         return torch.from_numpy(place(picture, self.about).tensor).to(self.device)
 
     def shown(self, picture: np.ndarray) -> np.ndarray:
         """The part of a picture that the network sees, RGB (H', W', 3), uint8, at the size of its input."""
-        plain = dict(self.about, input=dict(self.about['input'], color='RGB', mean=[0] * 3, std=[1] * 3))
-        return place(picture, plain).tensor[0].transpose(1, 2, 0).clip(0, 255).round().astype(np.uint8)
+        plain = dict(self.about, input=dict(self.about['input'], color='RGB', mean=[0], std=[1]))
+        seen = place(picture, plain).tensor[0].transpose(1, 2, 0).clip(0, 255).round().astype(np.uint8)
+        return as_rgb(seen)
 
 
 def read_config(config: str, data_root: str | None = None, cfg_options: dict | None = None) -> Config:
@@ -89,6 +91,7 @@ def read_config(config: str, data_root: str | None = None, cfg_options: dict | N
         raise UserError(f'{config} has no model with a backbone')
     if data_root:
         set_data_root(cfg, data_root)
+    fit_channels(cfg, ('test',))
     return cfg
 
 
@@ -170,6 +173,8 @@ def load_beside(text: str, own: Config, like: Network, size: tuple[int, int], de
     if text == 'random':
         network = load_network(own, random_weights=True, task='backbone', device=device)
         return _sized_as(network, like)
+    if channels_of(own) != USUAL:
+        raise UserError(f'{own.filename} has in_channels={channels_of(own)}: only --beside random takes as many')
     if text.startswith('timm:'):
         return _sized_as(_load_timm(text, size, device), like)
     match = CONFIG.match(text)
@@ -186,7 +191,7 @@ def load_beside(text: str, own: Config, like: Network, size: tuple[int, int], de
 
 
 def take_pictures(cfg: Config, images: str | None, count: int) -> list[np.ndarray]:
-    """Up to ``count`` RGB pictures: of a file or folder, else of the config's test data.
+    """Up to ``count`` pictures of a file or folder, else of the config's test data, as its test pipeline reads them.
 
     Raises:
         UserError: There are none.

@@ -107,7 +107,7 @@ def test_what_is_not_understood_is_named(task, steps, words):
     'loader, words',
     [
         (dict(type='LoadImageFromFile', to_float32=True), 'LoadImageFromFile has to_float32=True'),
-        (dict(type='LoadImageFromFile', color_type='grayscale'), 'LoadImageFromFile reads grayscale'),
+        (dict(type='LoadImageFromFile', color_type='grayscale'), 'gives gray pictures, and the backbone takes'),
         (dict(type='LoadMultiChannelImageFromFiles'), 'has the step LoadMultiChannelImageFromFiles'),
     ],
 )

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from PIL import Image
 
 from nextvit_mm.deploy.steps import plan
-from nextvit_mm.predict.predictor import read_picture
+from nextvit_mm.errors import UserError
+from nextvit_mm.predict.predictor import read_picture, swap_colors
+from nextvit_mm.training.channels import read_as
 from tests.conftest import ROOT
 
 RNG = np.random.default_rng(0)
@@ -97,6 +100,56 @@ def test_training_testing_and_the_exported_file_read_the_same_pixels(scope, file
     # The published classifiers are read with Pillow, as in timm: what it makes white or fills is refused.
     assert refused == ({'gray_alpha.png', 'gray16.png', 'gray16.tif'} if rule['backend'] == 'pillow' else set())
     assert (rule['backend'] == 'pillow') == (scope == 'mmpretrain')
+
+
+@pytest.mark.parametrize('kind', ['grayscale', 'grayscale_ignore_orientation', 'unchanged'])
+def test_other_channels_are_read_as_mm_reads_them(kind, files):
+    load, refused = LoadImageFromFile(color_type=kind), set()
+    for name in KINDS:
+        theirs = np.atleast_3d(load(dict(img_path=str(files / name)))['img'])
+        channels = theirs.shape[2]
+        step = dict(type='LoadImageFromFile', color_type=kind)
+        try:
+            ours = read_picture(files / name, read_as(step, 'here', channels))
+        except ValueError as error:
+            assert f'{name} has more than 8 bits a channel' in str(error) or f'{name} has channels: 3' in str(error)
+            refused.add(name)
+            continue
+        # OpenCV's decoders round the brightness of a colored picture in ways of their own.
+        assert ours.shape == theirs.shape, name
+        assert abs(swap_colors(ours).astype(int) - theirs).max() <= (kind != 'unchanged'), name
+        if kind != 'unchanged' and name.startswith('rgb.'):
+            assert abs(read_picture(COLORS, read_as(step, 'here', 1)).astype(int) - ours).mean() < 3  # of a frame
+    assert refused == ({'gray16.png', 'gray16.tif', 'cmyk.tif'} if kind == 'unchanged' else set())
+
+
+def test_gray_by_pillow_is_mms(files):
+    load = LoadImageFromFile(color_type='grayscale', imdecode_backend='pillow')
+    for name in ('rgb.png', 'rgba.png', 'palette.png', 'turned6.jpg', 'gray.jpg'):
+        ours = read_picture(files / name, dict(backend='pillow', color='gray', channels=1))
+        assert (ours[..., 0] == load(dict(img_path=str(files / name)))['img']).all()
+
+
+def test_a_picture_of_another_number_of_channels_is_named(files):
+    rule = read_as(dict(color_type='unchanged'), 'here', 4)
+    with pytest.raises(ValueError, match='rgb.png has channels: 3. The model takes 4'):
+        read_picture(files / 'rgb.png', rule)
+    with pytest.raises(ValueError, match=r'a picture must be \(H, W, 4\) of uint8'):
+        read_picture(COLORS, rule)
+
+
+@pytest.mark.parametrize(
+    'step, channels, words',
+    [
+        (dict(color_type='grayscale'), 3, 'here: LoadImageFromFile gives gray pictures, and the backbone takes in_ch'),
+        (dict(color_type='unchanged', imdecode_backend='pillow'), 4, 'reads unchanged with pillow. What is known here'),
+        (dict(color_type='unchanged'), 6, 'only pictures of 1, 3 or 4 channels can be read here, and in_channels=6'),
+        (dict(color_type='anycolor'), 3, 'reads anycolor with cv2'),
+    ],
+)
+def test_reading_that_is_not_known_is_named(step, channels, words):
+    with pytest.raises(UserError, match=words):
+        read_as(step, 'here', channels)
 
 
 def test_sixteen_bits_are_their_upper_eight(files):

@@ -7,8 +7,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from nextvit_mm.errors import UserError
-from nextvit_mm.training.channels import check_channels, only_color
-from nextvit_mm.training.loading import load_model
+from nextvit_mm.training.channels import fit_channels
 from nextvit_mm.weights.channels import FIRST, adapt_input
 
 from ..conftest import tiny
@@ -68,8 +67,6 @@ def test_train_test_draw_and_resume(tmp_path, channels):
         config, str(tmp_path / 'w' / 'iter_3.pth'), str(tmp_path / 't'), show_dir=str(tmp_path / 'drawn')
     )
     assert metrics and len(list((tmp_path / 'drawn').rglob('*.png'))) == 6
-    with pytest.raises(UserError, match=f'has in_channels={channels}, and exports and drawings are of pictures of thr'):
-        load_model(Config.fromfile(config), None, 'model', random_weights=True)
 
 
 def config(channels: int, scope: str, preprocessor: dict, color: str = 'unchanged') -> Config:
@@ -100,13 +97,16 @@ DET, SEG = 'DetDataPreprocessor', 'SegDataPreProcessor'
 def test_what_does_not_go_with_the_channels_is_named_by_its_key(given, words):
     cfg = config(*given)
     if words is None:
-        check_channels(cfg, ('train',))
+        fit_channels(cfg, ('train',))
     else:
         with pytest.raises(UserError, match=words):
-            check_channels(cfg, ('train', 'val'))
+            fit_channels(cfg, ('train', 'val'))
 
 
-def test_three_channels_are_exported():
-    only_color(config(3, 'mmdet', dict(type=DET)), 'x')
-    with pytest.raises(UserError, match='in_channels=1, and predictions are made of pictures of three channels'):
-        only_color(config(1, 'mmdet', dict(type=DET)), 'predictions are made of')
+@pytest.mark.parametrize('channels, kind', [(1, 'grayscale'), (4, 'unchanged')])
+def test_a_loading_step_that_names_no_colors_follows_the_backbone(channels, kind):
+    cfg = config(channels, 'mmseg', dict(type=SEG))
+    (step,) = cfg.train_dataloader.dataset.pipeline
+    del step['color_type']
+    fit_channels(cfg, ('train',))
+    assert step.color_type == kind
