@@ -16,7 +16,7 @@ from ..errors import UserError
 STOP, SKIP = 'stop', 'skip'
 LIST = 'bad_pictures.txt'
 REMEDY = f'Replace it; or give --bad-pictures {SKIP}, to train without it and keep a list'
-OF_VALIDATION = 'Replace it, or take it out of the data set: a validation leaves none out'
+OF_VALIDATION = 'Replace it, or take it out of the data set: an evaluation leaves none out'
 
 
 class BadPictureError(UserError):
@@ -46,7 +46,9 @@ class GuardedReading:
 
     def __call__(self, results: dict) -> dict | None:
         try:
-            return self.transform(results)
+            done = self.transform(results)
+            _check_sizes(results)
+            return done
         except UserError:
             raise
         except Exception as error:
@@ -55,7 +57,7 @@ class GuardedReading:
                 raise
             if self.skipped is None:
                 raise BadPictureError(
-                    f'{path} cannot be read as a picture ({type(error).__name__}: {error}). {self.remedy}'
+                    f'{path} cannot be read as a picture ({_why(path, error)}). {self.remedy}'
                 ) from None
             with open(self.skipped, 'a') as file:  # one short write, which processes do not mix
                 file.write(f'{path}\n')
@@ -91,6 +93,9 @@ class PicturesHook(Hook):
         self.list = Path(runner.work_dir, LIST)
         guard(dataset, str(self.list) if self.skip else None)
         self._told = len(self._skipped())
+
+    def before_test(self, runner: Runner) -> None:
+        guard(runner.test_dataloader.dataset, remedy=OF_VALIDATION)
 
     def before_val(self, runner: Runner) -> None:
         guard(runner.val_dataloader.dataset, remedy=OF_VALIDATION)
@@ -129,9 +134,36 @@ def guard(dataset: Any, skipped: str | None = None, remedy: str = REMEDY) -> Non
                 steps[i] = GuardedReading(step, skipped, remedy)
 
 
+def _why(path: str, error: Exception) -> str:
+    if os.path.isfile(path) and not os.path.getsize(path):
+        return 'the file is empty'
+    return ' '.join(f'{type(error).__name__}: {error}'.split())
+
+
+def _check_sizes(results: dict) -> None:
+    """See that a class map has the size of its picture, as that is read: turned by EXIF where the file says so.
+
+    Raises:
+        BadPictureError: It has not.
+    """
+    labels, size = results.get('gt_seg_map'), results.get('ori_shape')
+    if labels is None or size is None or labels.shape[:2] == tuple(size[:2]):
+        return
+    if labels.ndim < 2:
+        raise BadPictureError(f'{results.get("seg_map_path")} has a side of one pixel: take its picture out')
+    turned = ' (turned, as its EXIF says)' if labels.shape[:2] == tuple(size[1::-1]) else ''
+    raise BadPictureError(
+        f'{results.get("seg_map_path")} is {labels.shape[1]}×{labels.shape[0]}, and its picture '
+        f'{results.get("img_path")} is {size[1]}×{size[0]}{turned}: both need the same size'
+    )
+
+
 def is_picture(path: str) -> bool:
     """Whether a file is there and a picture."""
-    return os.path.isfile(path) and cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) is not None
+    try:
+        return os.path.isfile(path) and cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) is not None
+    except cv2.error:  # of an empty file, and of one whose size is over a limit
+        return False
 
 
 def _data_sets(dataset: Any) -> Iterator[Any]:

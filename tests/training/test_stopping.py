@@ -9,12 +9,14 @@ import subprocess
 import threading
 import time
 
+import numpy as np
 import pytest
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from nextvit_mm.demo import DigitsConfig, make_digits
 from nextvit_mm.errors import UserError
+from nextvit_mm.training.pictures import GuardedReading
 from nextvit_mm.training.stopping import StoppedError, catch_signals, lock_run
 
 from ..conftest import ROOT
@@ -117,7 +119,7 @@ def test_a_bad_picture_stops_the_run_or_is_left_out_and_listed(workers, tmp_path
     config = write_config(tmp_path)
     shutil.copytree(tmp_path / 'pictures', tmp_path / 'good')
     bad = tmp_path / 'pictures' / 'train' / 'class0' / '2.png'
-    bad.write_bytes(b'no picture')
+    bad.write_bytes(b'no picture' * workers)  # of one that is empty OpenCV says so in another way
     options = {'train_dataloader.num_workers': workers, 'train_cfg.max_epochs': 1}
     options['val_dataloader.dataset.data_root'] = str(tmp_path / 'good')
     with pytest.raises(UserError) as caught:
@@ -130,8 +132,14 @@ def test_a_bad_picture_stops_the_run_or_is_left_out_and_listed(workers, tmp_path
     assert 'picture could not be read and was left out, 1 different ones, such as' in log
     if workers == 0:
         options['val_dataloader.dataset.data_root'] = str(tmp_path / 'pictures')
-        with pytest.raises(UserError, match='2.png cannot be read .* a validation leaves none out'):
+        with pytest.raises(UserError, match='2.png cannot be read .* an evaluation leaves none out'):
             run(config, tmp_path / 'validated', cfg_options=options, bad_pictures='skip')
+
+
+def test_a_class_map_of_another_size_than_its_picture_is_named():
+    results = dict(img_path='a.png', seg_map_path='b.png', ori_shape=(4, 6), gt_seg_map=np.zeros((4, 5)))
+    with pytest.raises(UserError, match='b.png is 5×4, and its picture a.png is 6×4: both need the same size'):
+        GuardedReading(lambda found: found)(results)
 
 
 def test_a_second_run_in_a_work_dir_is_refused_until_the_first_is_dead(tmp_path):
