@@ -130,6 +130,8 @@ def _refused(path: Path, error: pickle.UnpicklingError) -> WeightsError:
 def _what_it_is(path: Path) -> str:
     with open(path, 'rb') as file:
         start = file.read(64).lstrip()
+    if start.startswith(b'version https://git-lfs'):
+        return 'a pointer of Git LFS, not a checkpoint: fetch the file with git lfs pull'
     return 'a web page, not a checkpoint' if start.startswith(b'<') else 'not a checkpoint, or is damaged'
 
 

@@ -286,6 +286,9 @@ def test_a_web_page_is_called_one(tmp_path):
     with pytest.raises(WeightsError, match='is a web page, not a checkpoint') as error:
         read_weights(tmp_path / 'x.pth')
     assert 'weights_only' not in str(error.value)
+    (tmp_path / 'x.pth').write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n')
+    with pytest.raises(WeightsError, match='is a pointer of Git LFS, not a checkpoint: .* git lfs pull'):
+        read_weights(tmp_path / 'x.pth')
 
 
 def test_a_classifier_without_its_last_norm_does_not_fit_one_that_has_it(classifier, tmp_path):
