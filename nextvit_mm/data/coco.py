@@ -1,6 +1,7 @@
 """COCO's annotation files as tools write them: read, completed where the meaning is plain, else one line."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
@@ -39,10 +40,16 @@ def _check_names(found: dict, path: Path) -> None:
             missing = [name for name in names if not isinstance(item, dict) or item.get(name) is None]
             if missing:
                 raise UserError(f'{path}: entry {number} of {key} has no {" and no ".join(missing)}')
-        ids = [item['id'] for item in found[key]]
-        if len(set(map(str, ids))) < len(ids):
-            twice = next(i for i in ids if ids.count(i) > 1)
+            if not isinstance(item['id'], (int, float, str)):
+                raise UserError(f'{path}: entry {number} of {key} has the id {item["id"]}, which is no number or text')
+        ids = [str(item['id']) for item in found[key]]
+        if len(set(ids)) < len(ids):
+            twice = next(i for i, count in Counter(ids).items() if count > 1)
             raise UserError(f'{path}: the id {twice} stands twice in {key}')
+    for image in found['images']:
+        for side in ('width', 'height'):
+            if not isinstance(image.get(side), (int, float, type(None))):
+                raise UserError(f'{path}: the {side} of {image["file_name"]} is {image[side]!r}, and no number')
 
 
 def _check_references(found: dict, path: Path) -> None:
@@ -51,17 +58,33 @@ def _check_references(found: dict, path: Path) -> None:
     for annotation in found['annotations']:
         if not isinstance(annotation, dict):
             raise UserError(f'{path}: an annotation is {type(annotation).__name__}, and not keys with values')
+        try:
+            if annotation['category_id'] in categories and annotation['image_id'] in pictures:
+                continue
+        except (KeyError, TypeError):
+            pass
+        _check_type(annotation, 'category_id', categories, path)
+        _check_type(annotation, 'image_id', pictures, path)
         if annotation.get('category_id') not in categories:
-            unknown = {a.get('category_id') for a in found['annotations']} - categories
+            unknown = {str(a.get('category_id')) for a in found['annotations']} - set(map(str, categories))
             raise UserError(
                 f'{path}: annotation {annotation.get("id")} has the category id {annotation.get("category_id")}, which '
-                f'is not in categories; {len(unknown)} such ids: {some(sorted(unknown, key=str))}'
+                f'is not in categories; {len(unknown)} such ids: {some(sorted(unknown))}'
             )
-        if annotation.get('image_id') not in pictures:
-            raise UserError(
-                f'{path}: annotation {annotation.get("id")} is of the picture {annotation.get("image_id")}, which is '
-                'not in images'
-            )
+        raise UserError(
+            f'{path}: annotation {annotation.get("id")} is of the picture {annotation.get("image_id")}, which is '
+            'not in images'
+        )
+
+
+def _check_type(annotation: dict, key: str, ids: set, path: Path) -> None:
+    """See that a reference is a number where the ids are, and a text where they are texts."""
+    given = annotation.get(key)
+    if isinstance(given, (list, dict)) or (given not in ids and str(given) in map(str, ids)):
+        raise UserError(
+            f'{path}: annotation {annotation.get("id")} has {key}={given!r}, and the ids are written as '
+            f'{next(iter(ids), 1)!r}: write all as numbers, or all as texts'
+        )
 
 
 def complete(found: dict, path: Path) -> list[str]:
@@ -91,6 +114,8 @@ def complete(found: dict, path: Path) -> list[str]:
         if annotation.get('iscrowd') is None:
             annotation['iscrowd'] = 0
             note('iscrowd')
+        if annotation['iscrowd'] not in (0, 1):
+            raise UserError(f'{where}: its iscrowd is {annotation["iscrowd"]!r}, and neither 0 nor 1')
         if not isinstance(annotation.get('area'), (int, float)):
             annotation['area'] = _area(annotation)
             note('area')
@@ -106,7 +131,7 @@ def _is_whole(annotation: dict) -> bool:
                 return False
         x, y, width, height = annotation['bbox']
         return (
-            annotation['iscrowd'] is not None
+            annotation['iscrowd'] in (0, 1)
             and type(annotation['segmentation']) is type(annotation['bbox']) is list
             and isfinite(x + y + width + height)
             and type(annotation['area']) in (int, float)

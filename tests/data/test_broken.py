@@ -70,6 +70,18 @@ COCO = dict(
     unknown_category=(lambda root: edit(root, first('category_id', 99)), 'annotation 1 has the category id 99'),
     unknown_picture=(lambda root: edit(root, first('image_id', 7)), 'annotation 1 is of the picture 7'),
     picture_twice=(lambda root: edit(root, lambda f: f['images'].append(f['images'][0])), 'the id 100 stands twice'),
+    text_and_number=(
+        lambda root: edit(root, lambda f: f['images'][1].update(id=str(f['images'][0]['id']))),
+        'the id 100 stands twice in images',
+    ),
+    ids_as_text=(
+        lambda root: edit(root, every(lambda a: a.update(image_id=str(a['image_id'])))),
+        "annotation 1 has image_id='100', and the ids are written as 10.: write all as numbers, or all as texts",
+    ),
+    several_categories=(lambda root: edit(root, first('category_id', [1])), r'annotation 1 has category_id=\[1\]'),
+    list_as_id=(lambda root: edit(root, lambda f: f['images'][0].update(id=[1])), r'entry 0 of images has the id \[1'),
+    side_as_text=(lambda root: edit(root, lambda f: f['images'][0].update(width='96')), "00.png is '96', and no"),
+    crowd_as_text=(lambda root: edit(root, first('iscrowd', '0')), "annotation 1: its iscrowd is '0', and neither"),
     nameless=(lambda root: edit(root, lambda f: f['images'][0].pop('file_name')), 'entry 0 of images has no file_name'),
     three_numbers=(lambda root: edit(root, first('bbox', [1, 2, 3])), 'annotation 1: its bbox is .* not four numbers'),
     not_finite=(lambda root: edit(root, first('bbox', [1, 2, 3, float('nan')])), 'annotation 1: its bbox is .*nan'),
