@@ -110,7 +110,7 @@ def _check_dataset(cfg: Config, split: str, dataset: dict) -> int:
     if is_coco_dataset(dataset):
         count = _check_coco(cfg, split, dataset, classes or (), name)
     elif type_name(dataset) == 'PairedSegDataset' or (isinstance(prefix, dict) and 'seg_map_path' in prefix):
-        count = check_maps(cfg, dataset, dataset_class(dataset), classes)
+        count = check_maps(cfg, split, dataset, dataset_class(dataset), classes)
     elif type_name(dataset) in ('ImageNet', 'CustomDataset') and not dataset.get('multi_label'):
         count = check_folders(dataset, classes, name)
     else:

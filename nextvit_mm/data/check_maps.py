@@ -13,17 +13,18 @@ from mmengine.logging import print_log
 from ..errors import UserError
 from .files import some
 from .loaders import dicts_in, type_name
-from .maps import grey
+from .maps import JPEG, grey, is_lossy
 from .pairs import Pair
 
 SECONDS = 0.5  # of looking into class maps, for each data set
 
 
-def check_maps(cfg: Config, dataset: dict, kind: Any, classes: tuple[str, ...] | None) -> int:
+def check_maps(cfg: Config, split: str, dataset: dict, kind: Any, classes: tuple[str, ...] | None) -> int:
     """Look into a segmentor's data set, and set what its pipelines must agree on; returns the number of pictures.
 
     Raises:
-        UserError: There are no pairs, one of a pair is missing, or a class map holds what is no class.
+        UserError: There are no pairs, one of a pair is missing, a class map holds what is no class, or those of
+            training hold nothing that tells classes apart.
     """
     reduce_zero = dataset.get('reduce_zero_label', _default(kind, 'reduce_zero_label', False))
     _agree(cfg, dataset, bool(reduce_zero))
@@ -31,7 +32,12 @@ def check_maps(cfg: Config, dataset: dict, kind: Any, classes: tuple[str, ...] |
     count = (cfg.model.get('decode_head') or {}) if not isinstance(cfg.model.get('decode_head'), list) else {}
     limit = len(classes) if classes is not None else count.get('num_classes')
     if limit:
-        _look_into(pairs, limit, bool(reduce_zero), dataset.get('label_map') or {})
+        seen, is_all = _look_into(pairs, limit, bool(reduce_zero), dataset.get('label_map') or {})
+        if split == 'train' and is_all:
+            _check_variety(seen, pairs, limit)
+    lossy = [path for _, path in pairs if is_lossy(path)]
+    if lossy:
+        print_log(f'warning: {lossy[0]} is {JPEG}', 'current', level=30)
     return len(pairs)
 
 
@@ -120,23 +126,48 @@ def _agree(cfg: Config, dataset: dict, reduce_zero: bool) -> None:
         print_log(f'reduce_zero_label={reduce_zero} in the pipelines, as in the data set', 'current')
 
 
-def _look_into(pairs: list[Pair], classes: int, reduce_zero: bool, label_map: dict) -> None:
-    """See that the values of class maps are classes: of maps spread over all, for half a second."""
+def _look_into(pairs: list[Pair], classes: int, reduce_zero: bool, label_map: dict) -> tuple[dict[int, set[int]], bool]:
+    """See that the values of class maps are classes: of maps spread over all, for half a second.
+
+    Returns:
+        tuple: The labels that were found, each with its values in the maps, and whether all maps were looked at.
+    """
     end = time.monotonic() + SECONDS
     renamed = {int(old): new for old, new in label_map.items()}
     order = np.random.default_rng(0).permutation(len(pairs))
-    for i in order:
-        check_values(pairs[i][1], classes, reduce_zero, renamed)
-        if time.monotonic() > end:
-            return
+    seen: dict[int, set[int]] = {}
+    for number, i in enumerate(order, start=1):
+        for label, value in check_values(pairs[i][1], classes, reduce_zero, renamed):
+            seen.setdefault(label, set()).add(value)
+        if time.monotonic() > end and number < len(pairs):
+            return seen, False
+    return seen, True
 
 
-def check_values(path: Path, classes: int, reduce_zero: bool, renamed: dict[int, int]) -> None:
-    """See that a class map holds nothing but classes and 255.
+def _check_variety(seen: dict[int, set[int]], pairs: list[Pair], classes: int) -> None:
+    """See that training has something to tell apart: maps of 0 and 255, say, have one class, since 255 is ignored.
+
+    Raises:
+        UserError: All maps are of one class, of several that there are, or of none.
+    """
+    labels = sorted(seen.keys() - {255})
+    if len(labels) >= min(classes, 2):
+        return
+    values = ', '.join(map(str, sorted(set().union(*seen.values()))))
+    ignored = f'; {", ".join(map(str, sorted(seen[255])))} is ignored' if 255 in seen else ''
+    raise UserError(
+        f'{pairs[0][1].parent}: the class maps hold only {values}, of which {len(labels)} of {classes} classes can be '
+        f'learned{ignored}. Write the number of its class into each pixel, or --own-classes'
+    )
+
+
+def check_values(path: Path, classes: int, reduce_zero: bool, renamed: dict[int, int]) -> list[tuple[int, int]]:
+    """See that a class map holds nothing but classes and 255; returns each label with its value.
 
     Raises:
         UserError: It does; the message has the value.
     """
+    found = []
     for value in np.unique(grey(path)).tolist():
         label = (value - 1 if value not in (0, 255) else 255) if reduce_zero else value
         label = renamed.get(label, label)
@@ -145,4 +176,7 @@ def check_values(path: Path, classes: int, reduce_zero: bool, renamed: dict[int,
             note = f'reduce_zero_label={reduce_zero}'
             raise UserError(
                 f'{path} has the value {value}, which is no class: the {classes} classes are {least} to {most} ({note})'
+                + (f'. It is {JPEG}' if is_lossy(path) else '')
             )
+        found.append((label, value))
+    return found

@@ -16,6 +16,7 @@ from .pairs import Pair, find_pairs, no_pairs
 from .rasterize import as_maps
 
 LOOKED_AT = 2000  # class maps at most, before training; tools/check_data.py looks at all
+JPEG = 'a JPEG, which changes the numbers of classes: write class maps as PNG'
 CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # ids of the 19 classes
 
 
@@ -161,6 +162,7 @@ def decide(values: dict[int, Path], listed: ClassList) -> tuple[bool, dict[int, 
         raise UserError(
             f'{values[wrong[0]]} has the value {wrong[0]}, which is no class: {listed.source or "the list"} names '
             f'{count} classes, {min(allowed)} to {max(allowed)}'
+            + (f'. It is {JPEG}' if is_lossy(values[wrong[0]]) else '')
         )
     return False, label_map or None
 
@@ -185,6 +187,10 @@ def _readable(path: Path) -> Path:
     except Exception as error:  # of a damaged file anything
         raise UserError(f'{path} cannot be read as a class map: {error}') from None
     return path
+
+
+def is_lossy(path: Path) -> bool:
+    return path.suffix.lower() in ('.jpg', '.jpeg')
 
 
 def grey(path: Path) -> np.ndarray:
@@ -255,6 +261,9 @@ def write_maps(maps: Maps, root: Path, folder: Path) -> dict[str, Path]:
                 Image.fromarray(maps.convert(class_map)).save(target)
                 class_map = target.absolute()
             named = [p.absolute() for p in (picture, class_map)]
+            for path in named:
+                if not {'\t', '\n'}.isdisjoint(str(path)):
+                    raise UserError(f'{str(path)!r} has a tab or a line break in its name: rename it')
             lines.append('\t'.join(str(p.relative_to(base) if p.is_relative_to(base) else p) for p in named))
         files[split] = write_text(folder / f'{split}.txt', '\n'.join(lines) + '\n')
     return files

@@ -173,6 +173,10 @@ MASKS = dict(
     no_colors=(color_it, '00.png has colors, and .*classes.txt tells none'),
     class_twice=(write('classes.txt', 'sea\nboat\nboat\n'), 'classes.txt names boat twice'),
     damaged_map=(write('masks/train/01.png', 'x'), '01.png cannot be read as a class map'),
+    tab=(
+        lambda root: [(root / k / 'train/00.png').rename(root / k / 'train/0\t0.png') for k in ('images', 'masks')],
+        r"0\\t0.png' has a tab or a line break in its name",
+    ),
     no_pairs=(lambda root: shutil.rmtree(root / 'masks'), 'holds no pairs of pictures and class maps'),
     strange_list=(lambda root: (root / 'classes.txt').rename(root / 'classes.json'), 'classes.json is not JSON'),
     strange_color=(
@@ -321,7 +325,20 @@ def mixed(cfg, root):
     cfg.train_dataloader.dataset.img_suffix = '.jpg'
 
 
+def black_white(cfg, root):
+    for path in root.glob('masks/train/*.png'):
+        Image.fromarray(np.where(np.asarray(Image.open(path)) > 0, 255, 0).astype(np.uint8)).save(path)
+
+
+def as_jpeg(cfg, root):
+    for path in root.glob('masks/*/*.png'):
+        Image.open(path).convert('L').save(path.with_suffix('.jpg'))
+        path.unlink()
+
+
 SEGMENTORS = dict(
+    black_white=(black_white, 'masks/train: the class maps hold only 0, 255, of which 1 of 4 classes .*; 255 is igno'),
+    jpeg=(as_jpeg, r'has the value \d+, which is no class: .* It is a JPEG, which changes the numbers of classes'),
     unknown_value=(beyond, r'01.png has the value 4, which is no class: the 4 classes are 0 to 3 \(reduce_zero_lab'),
     other_suffixes=(mixed, r'no file that ends in .jpg, the img_suffix of the data set \(there are: .png, .tif\)'),
     no_map=(lambda cfg, root: (root / 'masks/train/02.png').unlink(), '1 of 4 pictures .* first 02.png'),
