@@ -27,7 +27,7 @@ from .loaders import (
     steps_of,
     type_name,
 )
-from .own import drop_masks, learns_masks
+from .own import drop_masks, fit_topk, learns_masks
 
 HEADS = ('roi_head', 'bbox_head', 'decode_head', 'auxiliary_head', 'head')
 
@@ -117,6 +117,9 @@ def _check_dataset(cfg: Config, split: str, dataset: dict) -> int:
         return 0
     if classes is not None:
         check_heads(cfg, len(classes), name)
+        known = (cfg.model.get('head') or {}).get('num_classes') if classes is None else len(classes)
+        if known and fit_topk(cfg, known):
+            print_log(f'topk of the evaluators: left out what {known} classes cannot have', 'current')
     indices = dataset.get('indices')
     return min(count, indices if isinstance(indices, int) else len(indices)) if indices else count
 

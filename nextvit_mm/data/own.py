@@ -99,7 +99,10 @@ def forget_published_run(cfg: Config) -> None:
 
 
 def _set_dataset(cfg: Config, split: str, new: dict[str, Any], keep: tuple[str, ...]) -> None:
-    """Put one data set into the place of the first of a split; the wrapped ones of a wrapper with it."""
+    """Put one data set into the place of the first of a split, in wrappers, too; of joined ones one is left."""
+    for wrapper in dicts_in((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
+        if isinstance(wrapper.get('datasets'), list):
+            del wrapper['datasets'][1:]  # each would be the same data, and every picture there twice
     for dataset in datasets_of(cfg, split):
         kept = {key: dataset[key] for key in keep if key in dataset}
         for key in list(dataset):
@@ -203,18 +206,26 @@ def _use_folders(cfg: Config, folders: Folders, root: Path, folder: Path) -> Non
             metainfo=dict(classes=folders.classes),
         )
         _set_dataset(cfg, split, new, keep=('pipeline', 'test_mode', 'indices'))
-    for split in ('val', 'test'):
-        for evaluator in evaluators_of(cfg, split):
-            topk = evaluator.get('topk')
-            if topk:
-                kept = tuple(k for k in ([topk] if isinstance(topk, int) else topk) if k < len(folders.classes))
-                evaluator['topk'] = kept or (1,)
+    fit_topk(cfg, len(folders.classes))
     count = len(folders.splits['train'])
     if count < MANY and cfg.model.get('train_cfg'):
         cfg.model.train_cfg = None
         print_log(f'{count:,} pictures: trained without Mixup and CutMix, which are for many', 'current')
     if not cfg.get('load_from'):
         cfg.load_from = _published_classifier(cfg)
+
+
+def fit_topk(cfg: Config, count: int) -> bool:
+    """Leave out top-k accuracies that ``count`` classes cannot have, or always reach; whether there were any."""
+    changed = False
+    for split in ('val', 'test'):
+        for evaluator in evaluators_of(cfg, split):
+            topk = evaluator.get('topk')
+            if topk:
+                given = (topk,) if isinstance(topk, int) else tuple(topk)
+                evaluator['topk'] = tuple(k for k in given if k < count) or (1,)
+                changed = changed or evaluator['topk'] != given
+    return changed
 
 
 def weaken_augmentation(cfg: Config) -> None:

@@ -1,5 +1,6 @@
 """The same pictures in every layout are the same data; a recipe is set from them as a whole."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -207,6 +208,16 @@ def test_black_and_white_maps_need_no_list(tmp_path):
     assert dataset.metainfo['classes'] == ('background', 'foreground')
     labels = np.unique(dataset[0]['data_samples'].gt_sem_seg.data.numpy())
     assert set(labels.tolist()) <= {0, 1, 255} and 1 in labels
+
+
+def test_joined_data_sets_become_one_and_not_the_same_pictures_twice(tmp_path):
+    made.folders(tmp_path)
+    cfg = load_config(CLASSIFIER)
+    cfg.work_dir = str(tmp_path / 'work')
+    one = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[one, copy.deepcopy(one)])
+    use_own_data(cfg, str(tmp_path))
+    assert [d.ann_file for d in cfg.train_dataloader.dataset.datasets] == [str(tmp_path / 'work/data/train.txt')]
 
 
 def test_a_classifier_starts_from_the_published_weights(tmp_path):
