@@ -55,7 +55,11 @@ def check_contents(cfg: Config, splits: Sequence[str]) -> None:
 
 
 def count_pictures(cfg: Config) -> int | None:
-    """How many pictures a config trains with, before those without objects are left out; None if not known."""
+    """How many pictures a config trains with, before those without objects are left out; None if not known.
+
+    Raises:
+        UserError: An annotation file cannot be read.
+    """
     total = 0
     for dataset in datasets_of(cfg, 'train'):
         try:
@@ -65,7 +69,7 @@ def count_pictures(cfg: Config) -> int | None:
                 total += sum(bool(line.strip()) for line in listed.open(encoding='utf-8'))
             else:
                 total += len(pictures_below(picture_folder(dataset)))
-        except (OSError, UserError):
+        except OSError:
             return None
     return total or None
 
@@ -113,13 +117,13 @@ def _check_dataset(cfg: Config, split: str, dataset: dict) -> int:
         count = check_maps(cfg, split, dataset, dataset_class(dataset), classes)
     elif type_name(dataset) in ('ImageNet', 'CustomDataset') and not dataset.get('multi_label'):
         count = check_folders(dataset, classes, name)
+        known = (cfg.model.get('head') or {}).get('num_classes') if classes is None else len(classes)
+        if known and fit_topk(cfg, known):
+            print_log(f'topk of the evaluators: left out what {known} classes cannot have', 'current')
     else:
         return 0
     if classes is not None:
         check_heads(cfg, len(classes), name)
-        known = (cfg.model.get('head') or {}).get('num_classes') if classes is None else len(classes)
-        if known and fit_topk(cfg, known):
-            print_log(f'topk of the evaluators: left out what {known} classes cannot have', 'current')
     indices = dataset.get('indices')
     return min(count, indices if isinstance(indices, int) else len(indices)) if indices else count
 

@@ -16,6 +16,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from ..errors import UserError
 from ..predict.predictor import TOP, Predictor, swap_colors
+from ..training.building import clear_config_errors
 from ..training.channels import fit_channels, rule_of
 from ..training.config import leaf_datasets, load_config
 from ..training.preflight import check_checkpoint
@@ -120,7 +121,7 @@ class Trained(Predictor):
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f'--device {device}: {str(error).splitlines()[0]}') from None
-        with _quiet():
+        with _quiet(), clear_config_errors(cfg):
             self.inferencer = _build(cfg, scope, device)
             loaded = load_exactly(self.inferencer.model, checkpoint, cfg.filename or 'the config')
         info = _classes(cfg, loaded)

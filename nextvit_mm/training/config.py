@@ -30,8 +30,20 @@ def config_file(name: str) -> Path:
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    """The folder for logs and checkpoints: the flag, else the config's own, else ``work_dirs/<config name>``."""
-    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(cfg.filename).stem)
+    """The folder for logs and checkpoints: the flag, else the config's own, else ``work_dirs/<config name>``.
+
+    Raises:
+        UserError: It cannot be written to.
+    """
+    chosen = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(cfg.filename).stem)
+    cfg.work_dir = os.path.expanduser(chosen)  # a shell leaves the ~ of --work-dir=~/mine
+    there = Path(os.path.abspath(cfg.work_dir))
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f'the work dir {cfg.work_dir} cannot be made: {there} is a file. Give another --work-dir')
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f'the work dir {cfg.work_dir} cannot be written: no right to {there}. Give another --work-dir')
 
 
 def set_data_root(cfg: Config, data_root: str) -> None:
@@ -41,6 +53,7 @@ def set_data_root(cfg: Config, data_root: str) -> None:
         UserError: A dataset of the config has no ``data_root``.
     """
     old_roots: list[str] = []
+    data_root = os.path.expanduser(data_root)
     for name in LOADERS:
         loader = cfg.get(name) or {}
         for dataset in leaf_datasets(loader['dataset']) if 'dataset' in loader else ():

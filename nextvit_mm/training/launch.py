@@ -21,11 +21,13 @@ from ..errors import UserError
 from ..predict import exported  # noqa: F401  (registers the model of exported files)
 from ..weights.models import load_exactly
 from . import config as cfgs, distributed
+from .building import clear_config_errors
 from .channels import fit_channels
 from .console import on_console
 from .cpu import use_the_cpu_well
 from .options import EvaluateOptions, TrainOptions
-from .preflight import check_checkpoint, check_data, check_pretrained
+from .pictures import PicturesHook
+from .preflight import check_checkpoint, check_data, check_keys, check_numbers, check_pretrained
 from .resuming import Point, check_changes, find_checkpoint, read_point, repeat_flags
 from .run import Start, build_runner, run_training
 
@@ -63,6 +65,7 @@ def train(
         return None
     # What the flags of the start say, such as where the data lie, is not known before the checkpoint is.
     cfg = _prepare(config, work_dir, cfg_options, wanted.launcher)
+    check_keys(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     point = _point_to_go_on_from(cfg, wanted.resume)
     if point:
         flags = repeat_flags(flags, point)
@@ -111,6 +114,7 @@ def evaluate(
     """
     wanted = EvaluateOptions(**options)
     cfg = _prepare(config, work_dir, cfg_options, wanted.launcher)
+    check_keys(cfg, 'model', 'test_dataloader', 'test_evaluator')
     if data_root:
         cfgs.set_data_root(cfg, data_root)
     if wanted.backbone:
@@ -138,7 +142,13 @@ def evaluate(
         cfgs.use_test_pipeline(cfg, wanted.pipeline)
     # The runner would load what training starts or goes on from over the checkpoint.
     cfg.load_from, cfg.resume = None, False
+    with clear_config_errors(cfg):
+        return _test(cfg, checkpoint, is_exported, wanted.out)
+
+
+def _test(cfg: Config, checkpoint: str, is_exported: bool, out: str | None) -> dict:
     runner = build_runner(cfg, checkpoint)
+    runner.register_hook(PicturesHook())
     if not is_exported:
         # MMEngine calls it after the hooks' before_run, in which EMA's makes its model.
         notify = functools.partial(runner.call_hook, 'after_load_checkpoint')
@@ -146,8 +156,8 @@ def evaluate(
         runner.load_checkpoint = functools.partial(
             load_exactly, runner.model, where=cfg.filename, logger=runner.logger, notify=notify
         )
-    if wanted.out:
-        runner.test_evaluator.metrics.append(_dump_metric(cfg, wanted.out))
+    if out:
+        runner.test_evaluator.metrics.append(_dump_metric(cfg, out))
     return runner.test()
 
 
@@ -156,6 +166,7 @@ def _prepare(config: str, work_dir: str | None, cfg_options: dict | None, launch
     cfg.launcher = launcher
     distributed.start(cfg)
     cfgs.set_work_dir(cfg, work_dir)
+    check_numbers(cfg)
     allow_no_workers(cfg)
     return cfg
 
@@ -181,6 +192,7 @@ def _apply(cfg: Config, flags: dict[str, Any]) -> None:
         use_boxes_only(cfg)
     length = {field.name: flags[field.name] for field in fields(Length)}
     if own or any(value is not None for value in length.values()):
+        check_data(cfg, ('train',))  # whose pictures are counted
         Length(**length).apply(cfg, count_pictures(cfg), own)
     if flags['no_pretrained']:
         if own:

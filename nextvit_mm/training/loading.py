@@ -11,6 +11,7 @@ from torch import nn
 from ..errors import UserError
 from ..models import NextViT
 from ..weights.models import load_exactly
+from .building import clear_config_errors
 from .preflight import check_checkpoint, check_pretrained
 
 
@@ -41,7 +42,8 @@ def load_model(
         check_pretrained(cfg)
     if checkpoint or random_weights:
         backbone['init_cfg'] = None
-    model = MODELS.build(cfg.model)
+    with clear_config_errors(cfg):
+        model = MODELS.build(cfg.model)
     if not isinstance(getattr(model, 'backbone', None), NextViT):
         raise UserError(f'{cfg.filename} has no Next-ViT as backbone')
     meta: dict[str, Any] = {}

@@ -14,6 +14,32 @@ from .config import leaf_datasets
 FETCHED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')  # of MMPretrain, which download what is missing
 
 
+def check_keys(cfg: Config, *names: str) -> None:
+    """See that a config has what a tool cannot do without.
+
+    Raises:
+        UserError: It lacks something, perhaps because it is of MMDetection 2 and its kin.
+    """
+    missing = [name for name in names if not cfg.get(name)]
+    if missing:
+        old = '; it is of MMDetection 2 or the like, which name the keys otherwise' if 'data' in cfg else ''
+        raise UserError(f'{cfg.filename} has no {" and no ".join(missing)}{old}')
+
+
+def check_numbers(cfg: Config) -> None:
+    """See that numbers by which others are divided are whole and at least 1.
+
+    Raises:
+        UserError: One is not.
+    """
+    counts = [(f'{split}_dataloader', 'batch_size') for split in ('train', 'val', 'test')]
+    counts += [('train_cfg', name) for name in ('max_epochs', 'max_iters', 'val_interval')]
+    for key, name in counts:
+        value = (cfg.get(key) or {}).get(name, 1)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UserError(f'{cfg.filename}: {key}.{name}={value!r} must be a whole number, and at least 1')
+
+
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
     """See that the files and folders of the datasets and evaluators of ``splits`` exist.
 
@@ -67,7 +93,8 @@ def check_checkpoint(path: str) -> None:
     if path.startswith('hf-hub:'):
         parse_hub_name(path)
     elif path not in ZOO and '://' not in path and not os.path.isfile(os.path.expanduser(path)):
-        raise UserError(f'checkpoint not found: {path}')
+        is_folder = os.path.isdir(os.path.expanduser(path))
+        raise UserError(f'checkpoint not found: {path}' + ' is a folder: name a file of it' * is_folder)
 
 
 def check_pretrained(cfg: Config) -> None:

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..models import NextViT
 from ..weights.models import load_to_start_from, unwrap_model
 from . import distributed
+from .building import clear_config_errors
 from .changes import Change
 from .console import Console
 from .files import is_full
@@ -62,7 +63,7 @@ def run_training(cfg: Config, start: Start) -> Runner:
         UserError: Another run is in the work dir, or something stopped this one, which a user can mend.
         StoppedError: A signal asked it to stop.
     """
-    with lock_if_main(cfg.work_dir), catch_signals() as asked:
+    with clear_config_errors(cfg), lock_if_main(cfg.work_dir), catch_signals() as asked:
         runner = build_runner(cfg)
         if isinstance(runner, Runner):
             _guard(runner, cfg, start, asked)

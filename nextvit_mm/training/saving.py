@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there at all."""
 
 import functools
+import inspect
 import os
 import shutil
 from collections.abc import Iterable
@@ -44,6 +45,9 @@ class WholeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        unknown = self.args.keys() - inspect.signature(Runner.save_checkpoint).parameters.keys()
+        if unknown:  # MMEngine hands them on, and learns of a misspelt one after the first epoch
+            raise UserError(f'CheckpointHook has no {" and no ".join(unknown)}: correct default_hooks.checkpoint')
         self._kept_random: dict | None = None  # while a validation runs
         self._random: list[dict] = []
         self._gradients: dict[str, Any] = {}
@@ -158,7 +162,14 @@ class WholeCheckpointHook(CheckpointHook):
             self._remove(runner, outdated)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """As MMEngine's, but the best so far is removed when the better one is there."""
+        """As MMEngine's, but the best so far is removed when the better one is there.
+
+        Raises:
+            UserError: The evaluation has no such metric.
+        """
+        for name in self.key_indicators if self.save_best else ():
+            if name != 'auto' and name not in metrics:
+                raise UserError(f'CheckpointHook has save_best={name!r}, and the evaluation has {", ".join(metrics)}')
         backend, later = self.file_backend, _RemovesLater(self.file_backend)
         self.file_backend, self._replaced, self._random, self._gradients = later, later.names, [], {}
         try:
