@@ -13,5 +13,9 @@ class UserError(Exception):
     is_shared = False
 
 
+class InputError(UserError, ValueError):
+    """An input that a network cannot take."""
+
+
 class WeightsError(UserError):
     """A weights file that cannot be read, or does not fit the model."""

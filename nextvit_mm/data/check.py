@@ -117,7 +117,10 @@ def _check_dataset(cfg: Config, split: str, dataset: dict) -> int:
         count = check_maps(cfg, split, dataset, dataset_class(dataset), classes)
     elif type_name(dataset) in ('ImageNet', 'CustomDataset') and not dataset.get('multi_label'):
         count = check_folders(dataset, classes, name)
-        known = (cfg.model.get('head') or {}).get('num_classes') if classes is None else len(classes)
+        wanted = (cfg.model.get('head') or {}).get('num_classes')
+        if classes is None and wanted and not picture_list(dataset):
+            _check_folder_count(picture_folder(dataset), wanted, cfg)
+        known = wanted if classes is None else len(classes)
         if known and fit_topk(cfg, known):
             print_log(f'topk of the evaluators: left out what {known} classes cannot have', 'current')
     else:
@@ -126,6 +129,20 @@ def _check_dataset(cfg: Config, split: str, dataset: dict) -> int:
         check_heads(cfg, len(classes), name)
     indices = dataset.get('indices')
     return min(count, indices if isinstance(indices, int) else len(indices)) if indices else count
+
+
+def _check_folder_count(root: Path, wanted: int, cfg: Config) -> None:
+    """See that a data set that takes its classes from its folders has them all: they would be numbered otherwise.
+
+    Raises:
+        UserError: It has other classes than the head.
+    """
+    names = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
+    if len(names) != wanted:
+        raise UserError(
+            f'{root} has {len(names)} folders ({some(names)}), and model.head of {cfg.filename} has '
+            f'num_classes={wanted}: there must be a folder for each class, or {FLAG}'
+        )
 
 
 def check_heads(cfg: Config, count: int, name: str) -> None:

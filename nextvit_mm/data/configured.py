@@ -51,6 +51,7 @@ def _coco(dataset: dict, classes: tuple[str, ...]) -> dict:
 
 def _folders(firsts: dict[str, dict], classes: tuple[str, ...]) -> Folders:
     splits: dict[str, list[tuple[Path, int]]] = {}
+    names: list[str] = []
     for split, dataset in firsts.items():
         root = picture_folder(dataset)
         listed = picture_list(dataset)
@@ -60,4 +61,7 @@ def _folders(firsts: dict[str, dict], classes: tuple[str, ...]) -> Folders:
             continue
         names = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
         splits[split] = [(path, i) for i, name in enumerate(names) for path in pictures_below(root / name)]
+    if not classes:  # which MMPretrain then takes from the folders, and from a list not at all
+        labels = [label for items in splits.values() for _, label in items]
+        classes = tuple(names or map(str, range(max(labels, default=-1) + 1)))
     return Folders(classes, splits)

@@ -12,7 +12,7 @@ from ..predict.predictor import Predictor, describe
 from ..weights.publish import is_weights_name
 from .models import EXPORTED, load_predictor
 from .results import CocoFile, Folder
-from .sources import Source, Unreadable, count_frames, find_sources, read
+from .sources import PICTURES, VIDEOS, Source, Unreadable, count_frames, find_sources, read
 
 MOST_LINES = 20  # of results on the console
 
@@ -63,7 +63,8 @@ def split_checkpoint(model: str, inputs: Sequence[str]) -> tuple[str | None, lis
         UserError: No picture is left.
     """
     first, *rest = inputs
-    is_model = is_weights_name(first) or first.endswith(EXPORTED)
+    is_picture = first.lower().endswith(PICTURES + VIDEOS)  # of an address, too
+    is_model = not is_picture and (is_weights_name(first) or first.endswith(EXPORTED))
     if is_model and not rest:
         raise UserError(f'{model} {first}: no pictures are named; give files, folders, patterns or videos after them')
     return (first, rest) if is_model else (None, list(inputs))

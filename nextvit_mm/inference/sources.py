@@ -81,6 +81,7 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
             found = [source for source in found if source.path.is_file()]
         if not found:
             what = 'a folder without pictures or videos' if path.is_dir() else 'not found'
+            what = 'an address, which is not fetched' if '://' in given else what
             raise UserError(f'{given}: {what}; give pictures ({", ".join(PICTURES)}), videos, folders or patterns')
         sources += found
     return _with_names_of_their_own(sources)

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..errors import InputError
 from .arch import Arch, StageArch, linear_drop_path_rates, parse_arch
 from .blocks import BLOCKS, BlockOptions
 from .layers import EMHSA, ConvNormAct, build_norm
@@ -253,7 +254,7 @@ class NextViT(BaseModule):
             rows, columns = -(-height // stride), -(-width // stride)
             if rows * columns < sr_ratio**2:
                 least = max(s * (sr - 1) + 1 for s, sr in self._token_reductions)
-                raise ValueError(
+                raise InputError(
                     f'an input of {height}×{width} is too small: at stride {stride} it leaves '
                     f'{rows}×{columns} tokens, and E-MHSA averages {sr_ratio**2} of them into one; the '
                     f'least square input is {least}×{least}'

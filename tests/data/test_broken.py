@@ -395,7 +395,17 @@ def and_then(*changes):
     return lambda cfg, root: [change(cfg, root) for change in changes] and None
 
 
+def nameless(cfg, root):
+    """The classes are those of the folders, of which validation has one less."""
+    three(cfg, root)
+    for loader in ('train', 'val'):
+        cfg[f'{loader}_dataloader'].dataset.update(type='CustomDataset', data_prefix=loader, split='')
+        cfg[f'{loader}_dataloader'].dataset.pop('metainfo')
+    shutil.rmtree(root / 'val' / 'boat')
+
+
 CLASSIFIERS = dict(
+    folder_gone=(nameless, r'val has 2 folders \(gull, lighthouse\), and model.head of .* has num_classes=3'),
     imagenets_classes=(lambda cfg, root: None, r'has 3 folders \(boat, gull, lighthouse\), and .* has 1000 classes'),
     empty_folder=(
         and_then(three, lambda cfg, root: [p.unlink() for p in (root / 'train/gull').iterdir()]),

@@ -171,3 +171,14 @@ def test_the_guides_config_reads_its_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check('mine.py', out='sheet.png')
     assert (tmp_path / 'sheet.png').is_file()
+
+
+def test_classes_that_only_the_folders_name_are_those_of_the_sheet(tmp_path):
+    made.folders(tmp_path / 'mine')
+    (tmp_path / 'mine.py').write_text(
+        f"data_root = {str(tmp_path / 'mine')!r}\ndefault_scope = 'mmpretrain'\nmodel = dict()\n"
+        "train_dataloader = dict(dataset=dict(type='CustomDataset', data_root=data_root, data_prefix='train'))\n"
+        'val_dataloader = train_dataloader\n'
+    )
+    report = check(str(tmp_path / 'mine.py'), out=str(tmp_path / 'sheet.png'))
+    assert (tmp_path / 'sheet.png').is_file() and 'boat 4, gull 4, lighthouse 4' in report.lines[0]

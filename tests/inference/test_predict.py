@@ -188,6 +188,7 @@ def test_a_model_is_found_by_folder_file_and_name(made):
         ('CONFIG', ['CHECKPOINT'], 'no pictures are named'),
         ('CHECKPOINT', ['CHECKPOINT', 'PICTURE'], 'are both weights'),
         ('CONFIG', ['CHECKPOINT', 'gone.jpg'], 'gone.jpg: not found'),
+        ('CONFIG', ['http://localhost/a.jpg'], 'http://localhost/a.jpg: an address, which is not fetched'),
         ('CONFIG', ['CHECKPOINT', 'EMPTY'], 'a folder without pictures or videos'),
         ('EMPTY', ['PICTURE'], 'holds no config'),
         ('gone.onnx', ['PICTURE'], 'gone.onnx is missing'),
