@@ -50,6 +50,8 @@ def check_contents(cfg: Config, splits: Sequence[str]) -> None:
                 continue
             counts[split] = counts.get(split, 0) + _check_dataset(cfg, split, dataset)
         _check_evaluators(cfg, split)
+    if 'train' in splits:
+        _check_joined(cfg)
     if 'train' in splits and counts.get('train'):
         check_batches(cfg, counts['train'])
 
@@ -131,6 +133,22 @@ def _check_dataset(cfg: Config, split: str, dataset: dict) -> int:
     return min(count, indices if isinstance(indices, int) else len(indices)) if indices else count
 
 
+def _check_joined(cfg: Config) -> None:
+    """See that joined data sets number the same classes alike; MMDetection joins others, too, and mixes their labels.
+
+    Raises:
+        UserError: They do not.
+    """
+    name = f'train_dataloader of {cfg.filename}'
+    parts = [d for d in datasets_of(cfg, 'train') if is_coco_dataset(d) and not d.get('return_classes')]
+    classes = list(dict.fromkeys(classes_of(part, name) for part in parts))
+    if len(classes) > 1:
+        raise UserError(
+            f'{name} joins data sets of other classes: {some(classes[0] or ())}; and {some(classes[1] or ())}. Give '
+            'all the same classes, in the same order'
+        )
+
+
 def _check_folder_count(root: Path, wanted: int, cfg: Config) -> None:
     """See that a data set that takes its classes from its folders has them all: they would be numbered otherwise.
 
@@ -172,6 +190,13 @@ def _check_coco(cfg: Config, split: str, dataset: dict, classes: tuple[str, ...]
     if with_mask and split == 'train':
         _check_masks(cfg, found, file)
     _check_pictures(found, picture_folder(dataset), file)
+    if not found['annotations'] and not all(e.get('format_only') for e in evaluators_of(cfg, split)):
+        print_log(
+            f'warning: {file} has no annotations, so that each metric is -1: {split}_evaluator.format_only=True with '
+            f'{split}_evaluator.outfile_prefix=PATH writes the predictions alone',
+            'current',
+            level=30,
+        )
     if split == 'train':
         _check_filter(found, dataset, classes, file)
     if notes:

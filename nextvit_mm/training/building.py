@@ -83,18 +83,17 @@ def _is_runner(frame: FrameType) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    """The first line of an error, and the place in the user's own code where it comes from there."""
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
-    first = (text.splitlines() or [''])[0]
-    if MISSPELT in first:
-        scope = ' or set default_scope,' if ' the mmengine::' in first else ''
-        return f'{first.partition(MISSPELT)[0].strip()} Correct the name,{scope} or import it with custom_imports'
+    """The text of an error, and the place in the user's own code where it comes from there."""
+    text = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+    if MISSPELT in text:
+        scope = ' or set default_scope,' if ' the mmengine::' in text else ''
+        return f'{text.partition(MISSPELT)[0].strip()} Correct the name,{scope} or import it with custom_imports'
     file, line = '', 0
     for frame, number in traceback.walk_tb(error.__traceback__):
         if frame.f_locals.get('optimizer_cls', frame) is None:  # MMEngine calls what it has not found
             return f'{type_name(frame.f_locals["optimizer_cfg"])} is no optimizer that is known. Correct the name'
         file, line = frame.f_code.co_filename, number
-    return f'{type(error).__name__}: {first[:400]}' + (f' ({file}, line {line})' if _is_of_user(file) else '')
+    return f'{type(error).__name__}: {text[:400]}' + (f' ({file}, line {line})' if _is_of_user(file) else '')
 
 
 def _is_of_user(file: str) -> bool:

@@ -83,6 +83,9 @@ def build_train_loader(runner: Runner) -> DataLoader:
         different = runner._randomness_cfg.get('diff_rank_seed', False)
         loader = runner.build_dataloader(loader, seed=runner.seed, diff_rank_seed=different)
         runner._train_dataloader = loader
+    if isinstance(getattr(loader.dataset, '_metainfo', None), list):
+        # MMDetection keeps one of each joined part where palettes differ. Checkpoints and their readers take one.
+        loader.dataset._metainfo = loader.dataset._metainfo[0]
     if loader.generator is None:
         loader.generator = torch.Generator().manual_seed(runner.seed)
     protect_workers(loader)

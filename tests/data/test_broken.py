@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -259,7 +260,16 @@ def small(cfg, root):
         edit(root, lambda f: [a.update(bbox=[1, 1, 9, 9]) for a in f['annotations']], INSTANCES.replace('train', file))
 
 
+def join(cfg, root):
+    one = cfg.train_dataloader.dataset
+    other = dict(one, metainfo=dict(classes=made.NAMES[::-1]), ann_file='annotations/other.json')
+    found = made.coco('train')
+    made.save_json(root / 'annotations/other.json', dict(found, categories=found['categories'][::-1]))
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[one, other])
+
+
 CONFIGS = dict(
+    joined=(join, 'joins data sets of other classes: boat, lighthouse, gull; and gull, lighthouse, boat. Give all the'),
     text=(lambda cfg, root: cfg.train_dataloader.dataset.metainfo.update(classes='cat'), r"classes=\('cat',\)"),
     misspelt=(
         lambda cfg, root: cfg.train_dataloader.dataset.metainfo.update(classes=('Boat', 'lighthouse', 'gull')),
@@ -361,6 +371,19 @@ def test_segmentors_that_do_not_fit_their_data_lead_to_one_line(row, tmp_path):
     with pytest.raises(UserError) as error:
         check_contents(cfg, ('train', 'val'))
     assert re.search(expected, str(error.value)) and '\n' not in str(error.value), str(error.value)
+
+
+def test_a_file_of_pictures_alone_is_tested_to_write_predictions_with(tmp_path):
+    made.coco2017(tmp_path)
+    edit(tmp_path, lambda found: found.pop('annotations'), INSTANCES.replace('train', 'val'))
+    cfg = detector(tmp_path)
+    said: list[str] = []
+    with mock.patch('nextvit_mm.data.check.print_log', lambda text, *_, **__: said.append(text)):
+        check_contents(cfg, ('test',))
+        assert len(said) == 1 and 'has no annotations, so that each metric is -1: test_evaluator.format_only' in said[0]
+        cfg.test_evaluator.update(format_only=True, outfile_prefix='found')
+        check_contents(cfg, ('test',))
+    assert len(said) == 1
 
 
 def test_what_has_one_meaning_is_set_in_every_pipeline(tmp_path):

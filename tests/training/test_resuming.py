@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from itertools import islice
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 from nextvit_mm.errors import UserError
 from nextvit_mm.training.changes import find_changes, kind_of, read_config_text
 from nextvit_mm.training.resuming import Point, check_changes, find_checkpoint
-from nextvit_mm.training.sampling import move_forward
+from nextvit_mm.training.sampling import build_train_loader, move_forward
 from nextvit_mm.utils.logs import read_scalars
 
 from .runs import ITERATIONS, run, same, weights, write_config, write_pictures
@@ -173,6 +174,14 @@ def test_eighty_thousand_iterations_are_skipped_in_seconds_and_the_order_is_the_
     assert time.process_time() - start < 5
     assert list(islice(iter(moved.batch_sampler), 50)) == expected[80_000:80_050]
     assert len(moved) == len(whole)
+
+
+def test_joined_data_sets_of_other_colors_tell_the_classes_once():
+    class Joined(list):  # as MMDetection's ConcatDataset does
+        _metainfo = [dict(classes=('cat',), palette=[(1, 2, 3)]), dict(classes=('cat',), palette=[(4, 5, 6)])]
+
+    runner = SimpleNamespace(_train_dataloader=DataLoader(Joined([1, 2])), seed=0)
+    assert build_train_loader(runner).dataset._metainfo == dict(classes=('cat',), palette=[(1, 2, 3)])
 
 
 def test_an_epoch_is_gone_on_with_where_it_was_left():
