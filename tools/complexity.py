@@ -18,7 +18,7 @@ def complexity(
     if size and len(size) == 1:
         size = 2 * size
     cfg = load_config(config, cfg_options)
-    found = count_complexity(use_nextvit(cfg, backbone) if backbone else cfg, size)
+    found = count_complexity(use_nextvit(cfg, backbone, options=cfg_options) if backbone else cfg, size)
     if as_json:
         print(
             json.dumps(

@@ -1,6 +1,7 @@
 """Next-ViT into a config: the network, the widths around it, the pictures as its weights expect them."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -13,6 +14,7 @@ from .heads import align_cascade, check_heads, classify
 from .look import Map, look
 from .network import NETWORK_KEYS, foreign_backbone, is_nextvit, names_weights, network_of, other_nextvit
 from .optimizer import fit_layer_decay, published_runs, use_published_recipe
+from .options import leave_out_ours, merge_again
 from .pictures import set_pixels
 from .widths import Change, Pair, change_widths
 
@@ -23,7 +25,9 @@ NO_MAPS = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg', 'pr
 OUT_NORMS = dict(mmseg='all', mmpretrain='last')  # of the published models; detectors have none
 
 
-def use_nextvit(cfg: Config, network: str = 'small', recipe: str | None = None) -> Config:
+def use_nextvit(
+    cfg: Config, network: str = 'small', recipe: str | None = None, options: Mapping[str, Any] | None = None
+) -> Config:
     """Put a Next-ViT in the place of a config's backbone, in place.
 
     The old backbone is built and run on shapes alone. A stage of Next-ViT is chosen for each of its maps, by stride.
@@ -35,6 +39,8 @@ def use_nextvit(cfg: Config, network: str = 'small', recipe: str | None = None) 
         network: ``'small'``, ``'base'``, ``'large'``, or a config whose backbone is a Next-ViT.
         recipe: ``'published'`` takes the published optimizer, rate, decay, drop path, frozen parts and BN mode too;
             the schedule's length stays. Default: the config's own.
+        options: The dotted keys and values that were merged into ``cfg``. Those of the backbone, of pictures, of
+            ``load_from`` and with ``recipe`` of the optimizer come over what is set here.
 
     Returns:
         Config: ``cfg``.
@@ -44,7 +50,7 @@ def use_nextvit(cfg: Config, network: str = 'small', recipe: str | None = None) 
     """
     if recipe not in (None, 'published'):
         raise UserError(f'--recipe {recipe}: the only one is published')
-    new = copy.deepcopy(cfg)
+    new, options = copy.deepcopy(cfg), options or {}
     key, holder = find_holder(new)
     scope = scope_of(new)
     init_default_scope(scope or 'mmengine')
@@ -55,17 +61,20 @@ def use_nextvit(cfg: Config, network: str = 'small', recipe: str | None = None) 
         backbone = other_nextvit(old, source, network)
         _drop_published_hook(new)
     else:
+        leave_out_ours(old, f'{key}.backbone', options)
         backbone, said = foreign_backbone(new, holder, source)
     _fit(new, key, backbone, scope, said)
     if not is_nextvit(old):
-        _drop_old_weights(new, holder, key, said)
+        _drop_old_weights(new, holder, key, said, 'load_from' in options)
         _import_us(new)
         set_pixels(new, holder, bool(backbone.get('init_cfg')), said)
-        fit_layer_decay(new, said)
     if recipe:
         use_published_recipe(new, holder, scope, said)
     elif not is_nextvit(old):
         said.append(published_runs(scope, holder))
+    said += merge_again(new, f'{key}.backbone', options, is_nextvit(old), bool(recipe))
+    if not is_nextvit(old):
+        fit_layer_decay(new, said)
     cfg.__dict__.update(new.__dict__)
     for line in said:
         print_log(f'--backbone: {line}', 'current')
@@ -229,9 +238,11 @@ def _check_depth(backbone: dict, stages: tuple[int, ...]) -> None:
         raise UserError(f'the network has {built} stages, and the config takes the maps of stage {stages[-1] + 1}')
 
 
-def _drop_old_weights(cfg: Config, holder: ConfigDict, key: str, said: list[str]) -> None:
-    dropped = [('load_from', cfg.get('load_from'))]
-    cfg.load_from = None
+def _drop_old_weights(cfg: Config, holder: ConfigDict, key: str, said: list[str], keep_load_from: bool) -> None:
+    dropped = []
+    if not keep_load_from:  # of --cfg-options, and so of the new network
+        dropped.append(('load_from', cfg.get('load_from')))
+        cfg.load_from = None
     for name in ('pretrained', 'init_cfg'):
         given = holder.get(name)
         if names_weights(given):

@@ -60,7 +60,7 @@ def export(config: str, checkpoint: str | None = None, **options: Any) -> Path:
     wanted = ExportOptions(**options)
     cfg = cfgs.load_config(config, wanted.cfg_options)
     if wanted.backbone:
-        use_nextvit(cfg, wanted.backbone)
+        use_nextvit(cfg, wanted.backbone, options=wanted.cfg_options)
     if wanted.data_root:
         cfgs.set_data_root(cfg, wanted.data_root)
     fit_channels(cfg, ('train', 'test') if wanted.int8 else ('test',))

@@ -118,7 +118,7 @@ def evaluate(
     if data_root:
         cfgs.set_data_root(cfg, data_root)
     if wanted.backbone:
-        use_nextvit(cfg, wanted.backbone)
+        use_nextvit(cfg, wanted.backbone, options=cfg_options)
     if not work_dir and os.path.realpath(os.path.dirname(config) or '.') == os.path.realpath(cfg.work_dir):
         cfg.work_dir = os.path.join(cfg.work_dir, 'test')  # MMEngine would write what is tested over what was trained
     fit_channels(cfg, ('test',))
@@ -178,7 +178,7 @@ def _apply(cfg: Config, flags: dict[str, Any]) -> None:
     if flags['recipe'] and not flags['backbone']:
         raise UserError('--recipe goes with --backbone')
     if flags['backbone']:
-        use_nextvit(cfg, flags['backbone'], flags['recipe'])
+        use_nextvit(cfg, flags['backbone'], flags['recipe'], flags['cfg_options'])
     if flags['data_root'] and not own:
         cfgs.set_data_root(cfg, flags['data_root'])
     if flags['amp']:
@@ -206,7 +206,7 @@ def _print_changes(config: str, cfg_options: dict | None, backbone: str | None, 
     if not backbone:
         raise UserError('--dry-run shows what --backbone changes: give it too')
     before = cfgs.load_config(config, cfg_options)
-    print('\n'.join(differences(before, use_nextvit(copy.deepcopy(before), backbone, recipe))))
+    print('\n'.join(differences(before, use_nextvit(copy.deepcopy(before), backbone, recipe, cfg_options))))
 
 
 def _point_to_go_on_from(cfg: Config, resume: str | None) -> Point | None:

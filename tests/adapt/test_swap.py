@@ -130,6 +130,28 @@ def test_the_published_recipe_keeps_the_schedule():
     assert cfg.param_scheduler == before.param_scheduler and cfg.train_cfg == before.train_cfg
 
 
+def test_what_cfg_options_say_of_the_backbone_is_meant_for_the_new_one():
+    pytest.importorskip('mmdet')
+    options = {
+        'model.backbone.init_cfg.checkpoint': 'mine.pth',
+        'model.backbone.drop_path_rate': 0.3,  # no argument of a ResNet
+        'model.backbone.depth': 101,  # one of a ResNet alone
+        'model.data_preprocessor.mean': [1.0, 2.0, 3.0],
+        'optim_wrapper.optimizer.lr': 0.003,
+        'load_from': 'whole.pth',
+    }
+    cfg = read_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', options)
+    use_nextvit(cfg, 'small', 'published', options)
+    backbone = cfg.model.backbone
+    assert (backbone.init_cfg.checkpoint, backbone.drop_path_rate) == ('mine.pth', 0.3) and 'depth' not in backbone
+    assert (backbone.arch, cfg.load_from, cfg.optim_wrapper.optimizer.lr) == ('small', 'whole.pth', 0.003)
+    assert cfg.model.data_preprocessor.mean == [1.0, 2.0, 3.0]
+
+    cfg.model.backbone.update(arch='base', drop_path_rate=0.4)
+    use_nextvit(cfg, 'large', None, {'model.backbone.arch': 'base', 'model.backbone.drop_path_rate': 0.4})
+    assert (cfg.model.backbone.arch, cfg.model.backbone.drop_path_rate) == ('large', 0.4)
+
+
 def test_numbers_are_matched_by_the_map_that_a_part_takes():
     maps = [Pair(256, 96), Pair(512, 256), Pair(1024, 512), Pair(2048, 1024)]
     head = dict(in_channels=1024, in_index=2, channels=256, inner=[dict(in_channels=512), dict(in_channels=2048)])
