@@ -76,7 +76,10 @@ def other_nextvit(old: ConfigDict, network: ConfigDict, name: str) -> ConfigDict
 
 
 def foreign_backbone(cfg: Config, holder: ConfigDict, network: ConfigDict) -> tuple[ConfigDict, list[str]]:
-    """A Next-ViT in the place of another backbone, with what means the same in both; and what is to be said of it."""
+    """A Next-ViT in the place of another backbone, with what means the same in both; and what is to be said of it.
+
+    The network's own ``init_cfg`` comes before published weights.
+    """
     old = holder.backbone
     said: list[str] = []
     backbone = ConfigDict(type='NextViT', **{key: value for key, value in network.items() if key != 'init_cfg'})
@@ -109,7 +112,9 @@ def foreign_backbone(cfg: Config, holder: ConfigDict, network: ConfigDict) -> tu
         elif isinstance(arch, str) and arch in ARCHS:
             backbone.init_cfg = dict(type='Pretrained', checkpoint=f'nextvit-{arch}_in1k')
         else:
-            said.append('no weights are published for this network: it trains from scratch')
+            learns = [key for key in ('frozen_stages', 'norm_eval') if backbone.pop(key, None)]
+            undone = f', without {" and ".join(learns)}, which make no sense then' if learns else ''
+            said.append(f'no weights are published for this network: it trains from scratch{undone}')
     else:
         said.append(
             'the old backbone started from no weights, and neither does this one; name some with --cfg-options '

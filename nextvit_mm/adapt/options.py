@@ -25,6 +25,15 @@ def leave_out_ours(old: ConfigDict, key: str, options: Iterable[str]) -> None:
             old.pop(name, None)
 
 
+def weights_of(key: str, options: Mapping[str, Any]) -> dict:
+    """What options say of a backbone's weights, as its ``init_cfg``; empty where they say nothing."""
+    said = Config()
+    said.merge_from_dict({name: value for name, value in options.items() if name.startswith(f'{key}.init_cfg')})
+    for name in f'{key}.init_cfg'.split('.'):
+        said = said.get(name) or {}
+    return {'type': 'Pretrained', **said} if 'checkpoint' in said else {}
+
+
 def merge_again(cfg: Config, key: str, options: Mapping[str, Any], was_ours: bool, recipe: bool) -> list[str]:
     """Options over what the new network and the recipe brought, in place; what was changed by that.
 

@@ -14,7 +14,7 @@ from .heads import align_cascade, check_heads, classify
 from .look import Map, look
 from .network import NETWORK_KEYS, foreign_backbone, is_nextvit, names_weights, network_of, other_nextvit
 from .optimizer import fit_layer_decay, published_runs, use_published_recipe
-from .options import leave_out_ours, merge_again
+from .options import leave_out_ours, merge_again, weights_of
 from .pictures import set_pixels
 from .widths import Change, Pair, change_widths
 
@@ -62,6 +62,9 @@ def use_nextvit(
         _drop_published_hook(new)
     else:
         leave_out_ours(old, f'{key}.backbone', options)
+        named = weights_of(f'{key}.backbone', options)
+        if named:
+            source.init_cfg = named
         backbone, said = foreign_backbone(new, holder, source)
     _fit(new, key, backbone, scope, said)
     if not is_nextvit(old):

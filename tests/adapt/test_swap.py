@@ -14,6 +14,7 @@ from nextvit_mm.errors import UserError
 from nextvit_mm.training.config import use_tta
 from nextvit_mm.training.preflight import check_data
 from nextvit_mm.weights import get_model
+from tests.conftest import TINY
 
 FOUR = [96, 256, 512, 1024]
 # Config, and what some of its keys become.
@@ -150,6 +151,18 @@ def test_what_cfg_options_say_of_the_backbone_is_meant_for_the_new_one():
     cfg.model.backbone.update(arch='base', drop_path_rate=0.4)
     use_nextvit(cfg, 'large', None, {'model.backbone.arch': 'base', 'model.backbone.drop_path_rate': 0.4})
     assert (cfg.model.backbone.arch, cfg.model.backbone.drop_path_rate) == ('large', 0.4)
+
+
+def test_a_network_without_published_weights_learns_as_a_whole(tmp_path):
+    pytest.importorskip('mmdet')
+    own = tmp_path / 'own.py'
+    own.write_text(f"model = dict(backbone=dict(type='NextViT', arch={TINY!r}))\n")
+    name, weights = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', {'model.backbone.init_cfg.checkpoint': 'mine.pth'}
+    backbone = use_nextvit(read_config(name), str(own)).model.backbone
+    assert 'init_cfg' not in backbone and 'frozen_stages' not in backbone and 'norm_eval' not in backbone
+    backbone = use_nextvit(read_config(name, weights), str(own), options=weights).model.backbone
+    assert backbone.init_cfg == dict(type='Pretrained', checkpoint='mine.pth')
+    assert backbone.frozen_stages == 1 and backbone.norm_eval
 
 
 def test_numbers_are_matched_by_the_map_that_a_part_takes():
