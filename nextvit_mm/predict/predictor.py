@@ -22,6 +22,7 @@ FORMAT = 2  # of the .json beside a model
 TOP = 5  # classes of a classifier's result
 PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 WORKERS = 2  # threads that read, paste and draw beside the network
+FIRST_SIDE = 128  # pixels of the picture that a session of OpenVINO gets first
 AHEAD = 4  # pictures that are read before the network asks for them
 
 Session = Callable[[np.ndarray], list[np.ndarray]]
@@ -83,7 +84,16 @@ class Predictor:
             OSError, ValueError: The picture cannot be read, or the model does not take its size.
         """
         placed = self.place(picture)
-        return self.interpret(self.session(placed.tensor), placed)
+        return self.interpret(self.run(placed), placed)
+
+    def run(self, placed: Placed) -> list[np.ndarray]:
+        """The model's outputs for a picture."""
+        try:
+            return self.session(placed.tensor)
+        except Exception as error:  # each runtime has errors of its own
+            height, width = placed.tensor.shape[2:]
+            cause = (str(error).strip().splitlines() or [''])[-1][:200]
+            raise ValueError(f'the model does not run on an input of {height}x{width} ({cause})') from error
 
     def stream(
         self,
@@ -109,12 +119,12 @@ class Predictor:
                 placed.extend((new, pool.submit(self.place, new)) for new in itertools.islice(sources, 1))
                 try:
                     ready = future.result()
+                    outputs = self.run(ready)
                 except (OSError, ValueError) as error:
                     if on_error is None:
                         raise
                     on_error(item, error)
                     continue
-                outputs = self.session(ready.tensor)
                 done.append((item, pool.submit(self._finish, item, outputs, ready, after)))
                 while len(done) > AHEAD:
                     yield done[0][0], done.popleft()[1].result()
@@ -266,7 +276,7 @@ def open_session(
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # an error is told once, by the exception
         if threads:
             options.intra_op_num_threads = threads
         wanted = ('CUDAExecutionProvider', 'CPUExecutionProvider') if device is None else ('CPUExecutionProvider',)
@@ -288,6 +298,11 @@ def open_session(
             results = request.infer({0: array})
             return [np.array(results[output]) for output in model.outputs]
 
+        shape = model.inputs[0].get_partial_shape()
+        if shape[2].is_dynamic or shape[3].is_dynamic:
+            # OpenVINO was seen to give wrong results for all pictures after a first one of 32x32 or less.
+            usual = (1, 3, FIRST_SIDE, FIRST_SIDE)
+            run(np.zeros([n if axis.is_dynamic else axis.get_length() for n, axis in zip(usual, shape)], np.float32))
         return run
     raise ValueError(f'{path} is neither an .onnx nor an .xml file')
 

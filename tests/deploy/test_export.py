@@ -74,6 +74,18 @@ def pictures(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
+def test_openvino_is_right_after_a_tiny_picture_came_first(cases, pictures, tmp_path):
+    case = cases['upernet']
+    flags = dict(images=str(pictures), out=str(tmp_path / 'model.xml'), dynamic=('size',), to='openvino')
+    path = export(case.config, case.checkpoint, **flags)
+    tiny_one, usual = (np.asarray(Image.open(next(pictures.iterdir())).resize(size)) for size in ((28, 28), (80, 101)))
+    right = Predictor(path)(usual)['class_map']
+    predictor = Predictor(path)
+    predictor(tiny_one)
+    assert (predictor(usual)['class_map'] == right).all()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'kind, to, flags',
     [

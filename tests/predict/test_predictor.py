@@ -275,6 +275,23 @@ def test_a_stream_keeps_the_order_and_goes_on_after_a_picture_that_cannot_be_rea
         list(model.stream(r.find_files([tmp_path])))
 
 
+def test_a_picture_that_the_runtime_refuses_is_an_error_of_that_picture():
+    def session(array):
+        if array.shape[2] < 9:
+            raise RuntimeError('node 1:\na kernel of 2 is larger than its input')
+        return [np.zeros((1, *array.shape[2:]), np.int64)]
+
+    about = dict(task='segmentation', steps=[], outputs=['class_map'])
+    about['input'] = dict(size=None, normalized_inside=True, color='RGB', mean=[0.0] * 3, std=[1.0] * 3)
+    predictor, failed = r.Predictor('a.onnx', session=session, about=about), []
+    pictures = [np.zeros((side, 9, 3), np.uint8) for side in (9, 8, 10)]
+    found = predictor.stream(pictures, on_error=lambda _, error: failed.append(str(error)))
+    assert [result['class_map'].shape for _, result in found] == [(9, 9), (10, 9)]
+    assert failed == ['the model does not run on an input of 8x9 (a kernel of 2 is larger than its input)']
+    with pytest.raises(ValueError, match='does not run on an input of 8x9'):
+        predictor(pictures[1])
+
+
 def test_many_labels_are_those_above_the_threshold_or_the_first():
     scores = np.array([0.2, 0.9, 0.6])
     assert r.best_labels(scores).tolist() == [1, 2, 0]
