@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
@@ -31,13 +30,12 @@ class DetectorGraph(Graph):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
+        self.pad_as(model.data_preprocessor)
 
     def run(self, image: Tensor) -> tuple[Tensor, ...]:
         # (W, H, W, H); torch._shape_as_tensor keeps sizes as values of the graph, where int() would freeze them.
         limits = torch._shape_as_tensor(image)[2:].flip(0).repeat(2).to(image.dtype)
-        bottom, right = ((size + self.divisor - 1) // self.divisor * self.divisor - size for size in image.shape[2:])
-        return self.find(self.model.extract_feat(F.pad(image, (0, right, 0, bottom))), limits)
+        return self.find(self.model.extract_feat(self.padded(image)), limits)
 
     @abstractmethod
     def find(self, features: Sequence[Tensor], limits: Tensor) -> tuple[Tensor, ...]:
@@ -75,6 +73,17 @@ def check_kind(part: object, name: str, *wanted: str) -> None:
             f'this detector has {kind} as {name}, and what can be exported whole has {" or ".join(wanted)}: '
             'take --what backbone'
         )
+
+
+def check_values(config: Mapping[str, Any], name: str, *needed: str) -> None:
+    """Refuse a test path that lacks a value without which MMDetection itself cannot predict.
+
+    Raises:
+        UserError: One is missing.
+    """
+    for key in needed:
+        if key not in config:
+            raise UserError(f'model.test_cfg.{name} has no {key}: set it')
 
 
 def check_nms(config: Mapping[str, Any], name: str, *needed: str) -> None:

@@ -135,7 +135,7 @@ class _Job:
         float32 = written.with_name('float32-' + written.name) if wanted.int8 else written
         save_about(about, float32)
         predictor = Predictor(float32, session=lambda array: [], about=about)
-        placed = _place(predictor, pictures)
+        placed = _place(predictor, pictures, self.graph)
         example = torch.from_numpy(placed[0].tensor)
         steps.run(f'writing {to}', lambda: WRITERS[to](self.graph, example, float32, self.graph.outputs, self.dynamic))
         if wanted.int8:
@@ -212,13 +212,14 @@ def _evaluates(cfg: Config, checkpoint: str | None, wanted: ExportOptions) -> bo
     return bool(by_itself and _has_test_data(cfg))
 
 
-def _place(predictor: Predictor, pictures: Sequence[Path]) -> list:
+def _place(predictor: Predictor, pictures: Sequence[Path], graph: Graph) -> list:
     placed = []
     for path in pictures:
         try:
             placed.append(predictor.place(path))
         except (OSError, ValueError) as error:
             raise UserError(f'a picture cannot be read: {error}') from None
+        graph.check_size(*placed[-1].tensor.shape[2:])
     return placed
 
 

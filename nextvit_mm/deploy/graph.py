@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -32,6 +33,7 @@ class Graph(nn.Module, ABC):
         self.model = model
         self.register_buffer('mean', None)
         self.register_buffer('std', None)
+        self.divisor, self.pad_value = 1, 0.0
 
     def normalize_inside(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take colors from 0 to 255, and normalise them first."""
@@ -39,6 +41,27 @@ class Graph(nn.Module, ABC):
 
     def forward(self, image: Tensor):
         return self.run(image if self.mean is None else (image - self.mean) / self.std)
+
+    def pad_as(self, preprocessor: nn.Module) -> None:
+        """Have :meth:`padded` pad as a model's preprocessor pads a batch of one normalised picture."""
+        self.divisor = getattr(preprocessor, 'pad_size_divisor', 1)
+        self.pad_value = float(getattr(preprocessor, 'pad_value', 0))
+
+    def padded(self, image: Tensor) -> Tensor:
+        bottom, right = ((size + self.divisor - 1) // self.divisor * self.divisor - size for size in image.shape[2:])
+        return F.pad(image, (0, right, 0, bottom), value=self.pad_value)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse an input that is too small for the backbone.
+
+        Raises:
+            UserError: It is.
+        """
+        backbone = getattr(self.model, 'backbone', self.model)
+        try:
+            backbone._check_size(*(-(-side // self.divisor) * self.divisor for side in (height, width)))
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     @abstractmethod
     def run(self, image: Tensor):
@@ -80,8 +103,9 @@ class ClassifierGraph(Graph):
             raise UserError(f'{kind.__name__} predicts in a way of its own: {WHOLE}')
         if not many and getattr(head, 'num_classes', 2) == 1:
             raise UserError(f'{kind.__name__} has one class, whose score is 1 for every picture: train with two')
+        self.pad_as(model.data_preprocessor)
         self.multi_label = dict(threshold=head.thr, top=head.topk) if many else None
 
     def run(self, image: Tensor) -> Tensor:
-        logits = self.model.head(self.model.extract_feat(image))
+        logits = self.model.head(self.model.extract_feat(self.padded(image)))
         return logits.softmax(1) if self.multi_label is None else logits.sigmoid()

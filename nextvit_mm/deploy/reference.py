@@ -37,7 +37,7 @@ def see(model: nn.Module, task: str, planned: Plan, path: str | Path) -> Seen:
     height, width = meta['img_shape'][:2]
     tensor = batch['inputs'][0, :, :height, :width].numpy().copy()
     if planned.canvas:
-        _put_on_canvas(batch, planned.canvas, task, getattr(model.data_preprocessor, 'pad_size_divisor', 1))
+        _put_on_canvas(batch, planned.canvas, task, model.data_preprocessor)
     with torch.no_grad():
         return Seen(tensor, RESULTS[task](model, batch, tensor, planned))
 
@@ -53,14 +53,15 @@ def batch_of(model: nn.Module, planned: Plan, path: str | Path) -> dict[str, Any
     return model.data_preprocessor(pseudo_collate([data]), False)
 
 
-def _put_on_canvas(batch: dict[str, Any], canvas: list[int], task: str, divisor: int) -> None:
+def _put_on_canvas(batch: dict[str, Any], canvas: list[int], task: str, preprocessor: nn.Module) -> None:
     """Pad to a height and width, as MM's ``Pad`` would: the picture then has that size for the model."""
     sample = batch['data_samples'][0]
     height, width = sample.metainfo['img_shape'][:2]
     bottom, right = canvas[0] - height, canvas[1] - width
     image = F.pad(batch['inputs'][:, :, :height, :width], (0, right, 0, bottom))
     if task == 'detection':
-        image = F.pad(image, (0, -canvas[1] % divisor, 0, -canvas[0] % divisor))
+        divisor, value = getattr(preprocessor, 'pad_size_divisor', 1), getattr(preprocessor, 'pad_value', 0)
+        image = F.pad(image, (0, -canvas[1] % divisor, 0, -canvas[0] % divisor), value=value)
         sample.set_metainfo(dict(img_shape=tuple(canvas), batch_input_shape=tuple(image.shape[2:])))
     else:
         sample.set_metainfo(dict(img_padding_size=[0, right, 0, bottom], pad_shape=tuple(canvas)))

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .boxes import ANY_SCORE, clip, non_max_suppression, top, without_small
-from .detectors import DetectorGraph, check_kind, check_methods, check_nms
+from .detectors import DetectorGraph, check_kind, check_methods, check_nms, check_values
+from .graph import WHOLE
 
 
 class TwoStageGraph(DetectorGraph):
@@ -162,6 +163,8 @@ def _check(model: nn.Module) -> None:
     from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 
     check_methods(model, TwoStageDetector, 'predict', 'extract_feat')
+    if not model.with_rpn:
+        raise UserError(f'{type(model).__name__} takes its boxes from a file, and has no rpn_head: {WHOLE}')
     check_kind(model.rpn_head, 'rpn_head', 'RPNHead')
     check_kind(model.rpn_head.bbox_coder, 'rpn_head.bbox_coder', 'DeltaXYWHBBoxCoder')
     roi_head = model.roi_head
@@ -181,3 +184,4 @@ def _check(model: nn.Module) -> None:
         check_methods(head, FCNMaskHead, 'forward', 'predict_by_feat', '_predict_by_feat_single')
     check_nms(model.rpn_head.test_cfg, 'rpn', 'nms_pre', 'max_per_img')
     check_nms(roi_head.test_cfg, 'rcnn', 'max_per_img')
+    check_values(roi_head.test_cfg, 'rcnn', 'score_thr', *(['mask_thr_binary'] if roi_head.with_mask else []))

@@ -120,6 +120,11 @@ def test_what_is_found_is_what_mmdetection_finds(name, tmp_path, pictures, capsy
         ('fcos', dict(test_cfg=dict(nms=dict(type='nms', iou_threshold=0.5, class_agnostic=True))), 'class_agnostic'),
         ('atss', dict(test_cfg=dict(nms_pre=-1)), 'test_cfg.nms_pre must be above 0'),
         ('cascade_rcnn', dict(test_cfg=dict(rcnn=dict(max_per_img=-1))), 'test_cfg.rcnn.max_per_img must be above 0'),
+        (
+            'faster_rcnn',
+            dict(test_cfg=dict(rcnn=dict(_delete_=True, nms=dict(iou_threshold=0.5), max_per_img=9))),
+            'test_cfg.rcnn has no score_thr',
+        ),
     ],
 )
 def test_settings_without_a_standard_operator_are_named(name, change, words):
@@ -129,9 +134,25 @@ def test_settings_without_a_standard_operator_are_named(name, change, words):
         make_graph(build(cfg), 'model')
 
 
+def test_what_the_preprocessor_pads_with_is_padded_with(tmp_path, pictures):
+    cfg = tiny_detector('retinanet')
+    cfg.model.data_preprocessor.pad_value = 1
+    cfg.dump(tmp_path / 'config.py')
+    torch.save(dict(state_dict=build(cfg).state_dict(), meta={}), tmp_path / 'weights.pth')
+    flags = dict(images=str(pictures), out=str(tmp_path / 'model.onnx'))
+    path = export(str(tmp_path / 'config.py'), str(tmp_path / 'weights.pth'), **flags)
+    compared = json.loads(about_file(path).read_text())['compared']
+    assert compared['detections'] > 20 and compared['largest score difference'] < 1e-4
+
+
 def test_detectors_of_another_test_path_are_named():
     cfg = tiny_detector(GFL)
     with pytest.raises(UserError, match='GFLHead finds objects in a way of its own .*_predict_by_feat_single'):
+        make_graph(build(cfg), 'model')
+    cfg = tiny_detector('faster_rcnn')
+    cfg.model.type = 'FastRCNN'
+    cfg.model.pop('rpn_head')
+    with pytest.raises(UserError, match='FastRCNN takes its boxes from a file'):
         make_graph(build(cfg), 'model')
     model = build(tiny_detector('cascade_rcnn'))
     model.roi_head.__class__ = type('HybridRoIHead', (type(model.roi_head),), {})

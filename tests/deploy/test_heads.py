@@ -68,6 +68,25 @@ def test_a_classifier_of_one_class_is_refused():
         make_graph(build(cfg), 'model')
 
 
+def test_a_classifiers_preprocessor_pads():
+    pytest.importorskip('mmpretrain')
+    cfg = tiny_config('classification')
+    cfg.model.data_preprocessor = dict(cfg.data_preprocessor, pad_size_divisor=48, pad_value=2)
+    model = build(cfg)
+    graph, image = make_graph(model, 'model'), torch.rand(3, 64, 70)
+    colors = image * model.data_preprocessor.std + model.data_preprocessor.mean
+    batch = model.data_preprocessor(dict(inputs=[colors.flip(0)]), False)['inputs']
+    assert batch.shape == (1, 3, 96, 96) and torch.allclose(graph.padded(image[None]), batch, atol=1e-5)
+    assert torch.equal(graph(image[None]), graph(graph.padded(image[None])))
+
+
+def test_a_size_that_is_too_small_is_refused_before_anything_is_written(tmp_path, pictures):
+    pytest.importorskip('mmseg')
+    with pytest.raises(UserError, match='an input of 8×8 is too small'):
+        exported(tiny_config('semantic_fpn'), tmp_path, pictures, size=(8,))
+    assert {path.name for path in tmp_path.iterdir()} == {'config.py', 'weights.pth'}
+
+
 def test_a_cascade_of_decode_heads(tmp_path, pictures):
     pytest.importorskip('mmseg')
     cfg = tiny_config('semantic_fpn')
