@@ -1,6 +1,7 @@
 """Pictures as the published weights expect them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
@@ -19,6 +20,12 @@ def set_pixels(cfg: Config, holder: ConfigDict, pretrained: bool, said: list[str
     if holder.backbone.get('in_channels', 3) != 3:
         said.append('the preprocessor stays: the published mean and deviation are for three channels')
         return
+    steps = list(_normalizing_steps(cfg._cfg_dict))
+    if steps:  # the preprocessor would do it a second time
+        for step in steps:
+            step.update(PIXELS, to_rgb=True)
+        said.append(f'Normalize of the pipelines: RGB, mean {PIXELS["mean"]}, std {PIXELS["std"]}')
+        return
     changed = [name for name, one in preprocessors(cfg) if _set(cfg, one)]
     if changed:
         said.append(f'{", ".join(changed)}: RGB, mean {PIXELS["mean"]}, std {PIXELS["std"]}, as the weights expect')
@@ -35,6 +42,17 @@ def preprocessors(cfg: Config) -> Iterator[tuple[str, ConfigDict]]:
             if inner is None:
                 yield name, one
             name, one = f'{name}.data_preprocessor', inner
+
+
+def _normalizing_steps(node: Any) -> Iterator[ConfigDict]:
+    """Every ``Normalize`` step below a node of a config."""
+    if isinstance(node, dict) and 'mean' in node:
+        kind = node.get('type')
+        if (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).split('.')[-1] == 'Normalize':
+            yield node
+    elif isinstance(node, (dict, list, tuple)):
+        for one in node.values() if isinstance(node, dict) else node:
+            yield from _normalizing_steps(one)
 
 
 def _set(cfg: Config, one: ConfigDict) -> bool:

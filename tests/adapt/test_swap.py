@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from nextvit_mm.adapt import read_config, use_nextvit
 from nextvit_mm.adapt.network import names_weights
-from nextvit_mm.adapt.pictures import PIXELS
+from nextvit_mm.adapt.pictures import PIXELS, set_pixels
 from nextvit_mm.adapt.read import differences
 from nextvit_mm.adapt.widths import Pair, change_widths
 from nextvit_mm.errors import UserError
@@ -163,6 +163,14 @@ def test_a_network_without_published_weights_learns_as_a_whole(tmp_path):
     backbone = use_nextvit(read_config(name, weights), str(own), options=weights).model.backbone
     assert backbone.init_cfg == dict(type='Pretrained', checkpoint='mine.pth')
     assert backbone.frozen_stages == 1 and backbone.norm_eval
+
+
+def test_pipelines_that_normalize_do_so_once():
+    step = dict(type='Normalize', mean=[103.0, 116.0, 123.0], std=[1.0, 1.0, 1.0], to_rgb=False)
+    cfg = Config(dict(model=dict(data_preprocessor=dict(type='DetDataPreprocessor')), pipeline=[dict(type='A'), step]))
+    set_pixels(cfg, Config(dict(backbone=dict())), True, [])
+    assert cfg.pipeline[1] == dict(type='Normalize', **PIXELS, to_rgb=True)
+    assert 'mean' not in cfg.model.data_preprocessor
 
 
 def test_numbers_are_matched_by_the_map_that_a_part_takes():
