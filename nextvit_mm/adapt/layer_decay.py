@@ -13,7 +13,8 @@ from ..errors import UserError
 
 LAYER_DECAY = 'NextViTLayerDecayConstructor'
 RATES = ('layer_decay_rate', 'decay_rate')  # MMPretrain's name; MMDetection's and MMSegmentation's
-IGNORED = ('num_layers', 'decay_type')  # of theirs: the backbone tells its own depths
+LAYERS = 'num_layers'  # of theirs: how many groups of layers a rate is for
+IGNORED = ('decay_type',)  # of theirs: the backbone tells its own depths
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -24,7 +25,9 @@ class NextViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
     full rate. Parameters of one dimension, norms and biases among them, get no weight decay.
 
     ``paramwise_cfg`` takes ``layer_decay_rate`` (or ``decay_rate``), in (0, 1], and MMEngine's ``norm_decay_mult``,
-    ``bias_decay_mult`` and ``flat_decay_mult`` (default 0), each a factor on the weight decay.
+    ``bias_decay_mult`` and ``flat_decay_mult`` (default 0), each a factor on the weight decay. With ``num_layers``, as
+    MMDetection and MMSegmentation have it, the rate is one for as many groups: rate^(num_layers + 1) remains for the
+    first depth, and the depths between share it evenly.
 
     Raises:
         UserError: No rate, one outside (0, 1], an unknown key, or a backbone without ``get_layer_depth``.
@@ -42,6 +45,9 @@ class NextViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
             name: float(self._given.pop(name, 0.0))
             for name in ('norm_decay_mult', 'bias_decay_mult', 'flat_decay_mult')
         }
+        self._layers = self._given.pop(LAYERS, None)
+        if self._layers is not None and (not isinstance(self._layers, int) or self._layers < 1):
+            raise UserError(f'{LAYER_DECAY}: paramwise_cfg.{LAYERS} must be a number above 0, not {self._layers!r}')
         for name in IGNORED:
             self._given.pop(name, None)
         if self._given:
@@ -69,14 +75,15 @@ class NextViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
                 continue
             seen.add(id(parameter))
             depth, count = holder.get_layer_depth(name, prefix)
-            scale = self._rate ** (count - 1 - depth)
+            rate = self._rate if self._layers is None else self._rate ** ((self._layers + 1) / (count - 1))
+            scale = rate ** (count - 1 - depth)
             counted[depth] += 1
             group = dict(params=[parameter], lr=self.base_lr * scale, lr_scale=scale, param_name=name, layer=depth)
             if self.base_wd is not None:
                 group['weight_decay'] = self.base_wd * self._decay(name, parameter, norms)
             params.append(group)
         print_log(
-            f'layer-wise decay {self._rate:g}: {len(counted)} depths learn, with '
+            f'layer-wise decay {rate:.3g}: {len(counted)} depths learn, with '
             f'{min(group["lr"] for group in params):.3g} to {max(group["lr"] for group in params):.3g}',
             'current',
             logging.INFO,

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.utils import import_modules_from_strings
 
 from ..errors import UserError
 from ..utils.new_style import read_file
@@ -40,6 +41,8 @@ def read_config(name: str | Path, options: dict | None = None) -> Config:
     try:
         cfg = read_file(path)
         cfg.merge_from_dict(options or {})
+        if any(key.split('.')[0] == 'custom_imports' for key in options or {}):  # the file's have been imported
+            import_modules_from_strings(**cfg['custom_imports'])
     except Exception as error:  # a config is a program, which can fail in any way there is
         cause = f'{type(error).__name__}: {(str(error).strip().splitlines() or [""])[0]}'
         raise UserError(f'{name} cannot be read as a config: {_place(error, path)}{cause}') from error

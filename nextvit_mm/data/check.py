@@ -288,7 +288,14 @@ def _use_completed(cfg: Config, dataset: dict, found: dict, file: Path, notes: l
 
 
 def _check_evaluators(cfg: Config, split: str) -> None:
-    """See that an evaluator reads the annotations of the data set that is evaluated."""
+    """See that an evaluator reads the annotations of the data set that is evaluated, and has names of its own."""
+    known = [{key: value for key, value in one.items() if key != 'ann_file'} for one in evaluators_of(cfg, split)]
+    twice = next((one for one in known if known.count(one) > 1), None)
+    if twice:
+        raise UserError(
+            f'{split}_evaluator of {cfg.filename} has {type_name(twice)} twice, whose metrics would have the same '
+            'names: give each a prefix of its own'
+        )
     files = [annotation_file(d) for d in datasets_of(cfg, split) if is_coco_dataset(d)]
     for evaluator in evaluators_of(cfg, split):
         file = evaluator.get('ann_file')

@@ -95,6 +95,8 @@ class ClassifierGraph(Graph):
         from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
 
         super().__init__(model)
+        if not model.with_head:
+            raise UserError(f'this classifier has no head, and gives no scores: {WHOLE}')
         head, kind = model.head, type(model.head)
         many = isinstance(head, MultiLabelClsHead)
         base = MultiLabelClsHead if many else ClsHead

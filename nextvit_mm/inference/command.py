@@ -80,7 +80,10 @@ def _run(predictor: Predictor, sources: list[Source], score_thr: float, sinks: l
         for source in sources:
             try:
                 for picture in read(source, predictor.read):
-                    result = predictor(picture.pixels)
+                    try:
+                        result = predictor(picture.pixels)
+                    except (ValueError, UserError) as error:  # of a step or a network that does not take it
+                        raise Unreadable(f'{source.path} cannot be looked at by the model: {error}') from error
                     for sink in sinks:
                         sink.add(picture, result)
                     done += 1

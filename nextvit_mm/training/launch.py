@@ -211,6 +211,8 @@ def _print_changes(config: str, cfg_options: dict | None, backbone: str | None, 
 
 def _point_to_go_on_from(cfg: Config, resume: str | None) -> Point | None:
     """The checkpoint that the flag, or else the config, says to go on from."""
+    if not isinstance(cfg.get('resume', False), (bool, type(None))):
+        raise UserError(f'{cfg.filename}: resume={cfg.resume!r} must be True or False: give --resume CKPT instead')
     starts_anew = resume is None and not cfg.get('resume')
     path = cfg.get('load_from') if resume is None else resume
     if (starts_anew or path not in ('auto', None)) and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)):

@@ -28,7 +28,7 @@ def _wrap(model: nn.Module, **groups):
 
 def test_the_rate_falls_with_the_depth():
     model = _Detector(NextViT(TINY, frozen_stages=1))
-    wrapper = _wrap(model, decay_rate=0.5, num_layers=6)
+    wrapper = _wrap(model, decay_rate=0.5)
     groups = {group['param_name']: group for group in wrapper.optimizer.param_groups}
     assert not any(name.startswith('backbone.stem') for name in groups)  # frozen
     last = sum(len(stage.blocks) for stage in model.backbone.stages) + 1
@@ -41,7 +41,22 @@ def test_the_rate_falls_with_the_depth():
     assert len(groups) == sum(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize('groups, words', [({}, 'must lie in'), (dict(decay_rate=0.5, depth=3), 'unknown keys: depth')])
+def test_a_rate_for_groups_of_layers_leaves_the_first_depth_what_it_leaves_theirs():
+    """MMDetection's rule for ConvNeXt: decay_rate ** (num_layers + 2 - 1 - layer), of layer 0."""
+    wrapper = _wrap(_Detector(NextViT(TINY)), decay_rate=0.7, num_layers=6, decay_type='stage_wise')
+    rates = {group['param_name']: group['lr'] for group in wrapper.optimizer.param_groups}
+    assert rates['backbone.stem.0.conv.weight'] == pytest.approx(0.1 * 0.7**7)
+    assert min(rates.values()) == rates['backbone.stem.0.conv.weight'] and rates['neck.weight'] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    'groups, words',
+    [
+        ({}, 'must lie in'),
+        (dict(decay_rate=0.5, depth=3), 'unknown keys: depth'),
+        (dict(decay_rate=0.5, num_layers=0), 'num_layers must be a number above 0, not 0'),
+    ],
+)
 def test_wrong_groups_are_refused(groups, words):
     with pytest.raises(UserError, match=words):
         _wrap(_Detector(NextViT(TINY)), **groups)

@@ -250,6 +250,10 @@ def wrong_heads(cfg, root):
     cfg.model.roi_head.mask_head.num_classes = 80
 
 
+def two_evaluators(cfg, root):
+    cfg.val_evaluator = [cfg.val_evaluator, dict(cfg.val_evaluator)]
+
+
 def wrong_evaluator(cfg, root):
     cfg.val_evaluator.ann_file = 'data/coco/annotations/instances_val2017.json'
 
@@ -288,6 +292,7 @@ CONFIGS = dict(
         'classes has boat twice',
     ),
     wrong_heads=(wrong_heads, 'the FCNMaskHead has num_classes=80, and the data set .* has 3 classes'),
+    same_evaluator=(two_evaluators, 'val_evaluator of .* has CocoMetric twice, whose metrics would have'),
     other_evaluator=(wrong_evaluator, 'val_evaluator of .* reads data/coco/.*, and its data set reads'),
     all_small=(small, 'every picture is smaller than 32 pixels'),
     half=(lambda cfg, root: edit(root, half), '1 of 8 annotations have no polygon, first 2; .*--boxes-only'),

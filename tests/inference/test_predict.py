@@ -1,9 +1,11 @@
 """tools/predict.py and load_predictor: what they take, what they write, and what they say of what they cannot read."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
 from nextvit_mm.errors import UserError
@@ -115,6 +117,20 @@ def test_a_file_that_is_no_picture_is_named_and_the_others_go_on(made, pictures,
         assert f'{folder / name} cannot be read' in result.stderr
     assert '4 of 5 could not be read' in result.stderr.splitlines()[-1]
     assert [path.relative_to(out).as_posix() for path in out.rglob('*.png')] == ['deep/good.png']
+
+
+def test_a_picture_that_the_model_does_not_take_is_named_and_the_others_go_on(made, pictures, tmp_path):
+    Image.new('RGB', (9, 9)).save(tmp_path / 'a_small.png')
+    shutil.copy(next(pictures.glob('*.jpg')), tmp_path / 'b_good.jpg')
+    model = made('classification')
+    options = (tmp_path / 'a_small.png', tmp_path / 'b_good.jpg', '--out', tmp_path / 'out', '--device', 'cpu')
+    cfg = Config.fromfile(model.config)
+    cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    cfg.dump(tmp_path / 'own.py')
+    result = call_tool(TOOL, tmp_path / 'own.py', model.checkpoint, *options, check=False)
+    assert result.returncode == 2 and 'Traceback' not in result.stderr, result.stderr
+    assert 'a_small.png cannot be looked at by the model: ' in result.stderr
+    assert [path.name for path in (tmp_path / 'out').glob('*.png')] == ['b_good.png']
 
 
 def test_a_video_gives_a_drawn_video(made, pictures, tmp_path):

@@ -5,7 +5,7 @@ from mmengine.config import Config
 
 from nextvit_mm.adapt import use_nextvit
 from nextvit_mm.errors import UserError
-from nextvit_mm.training import config as cfgs
+from nextvit_mm.training import config as cfgs, launch
 from nextvit_mm.training.preflight import check_checkpoint, check_data
 
 from ..conftest import DETECTOR, ROOT
@@ -142,6 +142,16 @@ def test_segmentation_and_classification_layouts(digits, tmp_path):
     imagenet = cfg_of(train_dataloader=dict(dataset=dict(type='ImageNet', data_root=str(tmp_path), split='train')))
     with pytest.raises(UserError, match=r'train/ +MISSING'):
         check_data(imagenet, ('train',))
+
+
+def test_imports_of_the_command_line_are_made(tmp_path):
+    with pytest.raises(UserError, match='nothing_there'):
+        cfgs.load_config(DETECTOR, {'custom_imports.imports': ['nothing_there']})
+
+
+def test_what_is_resumed_is_a_flags_value(tmp_path):
+    with pytest.raises(UserError, match="resume='nowhere.pth' must be True or False: give --resume CKPT instead"):
+        launch.train(str(DETECTOR), work_dir=str(tmp_path), cfg_options=dict(resume='nowhere.pth'))
 
 
 def test_missing_config_and_checkpoint(tmp_path):
