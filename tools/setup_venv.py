@@ -181,6 +181,18 @@ def list_steps(python: Path, compiled: bool = False) -> list[Step]:
             ],
             depends_on=tested + project,
         ),
+        *(
+            []
+            if compiled
+            else [
+                Step(
+                    "mmcv's operators for every script of this environment",
+                    'about 10 s',
+                    [str(python), '-m', 'nextvit_mm.ops', '--install'],
+                    depends_on=tested + project + (ROOT / 'nextvit_mm' / 'ops' / 'environment.py').read_text(),
+                )
+            ]
+        ),
         Step(
             'check that it all works together',
             'about 20 s',

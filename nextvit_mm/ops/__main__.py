@@ -1,16 +1,21 @@
 """Run somebody else's script with these operators in place.
 
 ``python -m nextvit_mm.ops SCRIPT.py ARGUMENTS`` or ``python -m nextvit_mm.ops -m MODULE ARGUMENTS``. Running this
-file imports ``nextvit_mm``, which installs the operators.
+file imports ``nextvit_mm``, which installs the operators. ``--install`` does so for every process of this environment.
 """
 
 import runpy
 import sys
 from pathlib import Path
 
+from ..errors import UserError
+from .environment import install_everywhere, remove_everywhere
+
 
 def main(arguments: list[str]) -> None:
     """Run a script or a module as Python itself would. Ends with 2 where there is none."""
+    if arguments in (['--install'], ['--uninstall']):
+        sys.exit(_everywhere(arguments == ['--install']))
     as_module = arguments[:1] == ['-m']
     target = arguments[as_module:][:1]
     if not target or not (as_module or Path(target[0]).is_file()):
@@ -23,9 +28,21 @@ def main(arguments: list[str]) -> None:
         runpy.run_path(target[0], run_name='__main__')
 
 
+def _everywhere(installs: bool) -> int:
+    try:
+        if installs:
+            print(f'every process of this environment finds the operators: {install_everywhere()}')
+        else:
+            remove_everywhere()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
 def _usage(target: list[str]) -> int:
     reason = f'{target[0]} is no file' if target else 'what shall be run?'
-    print(f'{reason}: python -m nextvit_mm.ops SCRIPT.py ARGUMENTS, or -m MODULE ARGUMENTS', file=sys.stderr)
+    print(f'{reason}: python -m nextvit_mm.ops SCRIPT.py ARGUMENTS, or -m MODULE ARGUMENTS; --install', file=sys.stderr)
     return 2
 
 

@@ -19,6 +19,7 @@ from mmcv.utils.ext_loader import check_ops_exist
 
 from nextvit_mm.errors import UserError
 from nextvit_mm.ops import in_use
+from nextvit_mm.ops.environment import install_everywhere, remove_everywhere
 
 from ..conftest import DEMO, ROOT, run_tool
 
@@ -84,6 +85,13 @@ Path('beside/script.py').write_text(
 sys.argv = ['ops', 'beside/script.py', '--a', 'b']
 runpy.run_module('nextvit_mm.ops', run_name='__main__', alter_sys=True)
 """,
+    'environment': """
+import site, sys
+site.addsitedir('site')
+assert 'nextvit_mm' not in sys.modules
+from mmdet.apis import init_detector
+print('found', sys.modules['mmcv._ext'].__spec__.origin)
+""",
     'custom imports': f"""
 import sys
 from mmdet.utils import setup_cache_size_limit_of_dynamo
@@ -98,6 +106,8 @@ FORKS = """
 import json, os, sys, traceback
 import cv2, matplotlib, numpy, torch
 import mmengine.config, mmengine.runner, mmengine.visualization
+# As in an environment without what `make` installs.
+sys.meta_path[:] = [finder for finder in sys.meta_path if finder.__module__ != '_nextvit_mm_operators']
 for name, code in json.load(open('cases.json')).items():
     assert not {'nextvit_mm', 'mmcv.ops', 'mmdet', 'torchvision'} & set(sys.modules)
     process = os.fork()
@@ -120,6 +130,8 @@ def said(tmp_path_factory):
     """What each case printed."""
     folder = tmp_path_factory.mktemp('finder')
     (folder / 'cases.json').write_text(json.dumps(CASES))
+    (folder / 'site').mkdir()
+    install_everywhere(folder / 'site')
     run_tool('-c', FORKS, cwd=folder, PYTHONPATH=str(ROOT))
     return {name: (folder / f'{name}.txt').read_text() for name in CASES}
 
@@ -182,6 +194,24 @@ def test_script_that_knows_nothing_of_this_package(said):
     assert said['stranger'].splitlines()[-1] == "beside ['--a', 'b'] __main__" and 'Traceback' not in said['stranger']
     wrong = run_tool('-m', 'nextvit_mm.ops', 'none.py', check=False)
     assert wrong.returncode == 2 and wrong.stderr.splitlines()[-1].startswith('none.py is no file: python -m')
+
+
+@pytest.mark.slow
+def test_every_script_of_an_environment(said):
+    """python -m nextvit_mm.ops --install; the script imports MMDetection alone."""
+    assert said['environment'].splitlines()[-1] == 'found nextvit_mm.ops' and 'Traceback' not in said['environment']
+
+
+def test_an_environment_is_left_as_it_was(tmp_path):
+    (tmp_path / 'theirs.pth').write_text('')
+    install_everywhere(tmp_path)
+    install_everywhere(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_everywhere(tmp_path)
+    remove_everywhere(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['theirs.pth']
+    with pytest.raises(UserError, match='nowhere.* cannot be written: No such file'):
+        install_everywhere(tmp_path / 'nowhere')
 
 
 @pytest.mark.slow
