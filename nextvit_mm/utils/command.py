@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -143,6 +144,8 @@ def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
         sys.stdout.flush()
     except UserError as error:
         sys.stdout.flush()
+        if args.get('verbose') and error.__cause__:  # what a config's author, who wrote the class that failed, wants
+            traceback.print_exception(error.__cause__)
         print(f'{parser.prog}: {error}', file=sys.stderr)
         sys.exit(error.status)
     except BrokenPipeError:  # whoever reads, such as `head`, has had enough

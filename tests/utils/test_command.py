@@ -103,6 +103,25 @@ def test_output_in_an_encoding_without_the_character(encoding, monkeypatch):
     assert error.splitlines() == [f'tool: size {sign} 32']
 
 
+@pytest.mark.parametrize('flags', [[], ['--verbose']])
+def test_a_cause_of_the_users_own_is_printed_where_all_is_wanted(flags, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['tool', *flags])
+
+    def command(verbose):
+        try:
+            raise KeyError('mine')
+        except KeyError as error:
+            raise UserError('it failed') from error
+
+    parser = argparse.ArgumentParser(prog='tool')
+    parser.add_argument('--verbose', action='store_true')
+    with pytest.raises(SystemExit):
+        run_command(command, parser)
+    *trace, last = capsys.readouterr().err.splitlines()
+    assert last == 'tool: it failed' and bool(trace) == bool(flags)
+    assert not flags or trace[-1] == "KeyError: 'mine'"
+
+
 def test_help_in_an_encoding_without_the_character(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding='cp1252')
     monkeypatch.setattr(sys, 'stdout', stream)
