@@ -1,5 +1,6 @@
 """Which numbers of a config are widths of the maps that its part takes, and what they become. Pure."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -27,7 +28,8 @@ def change_widths(part: Any, key: str, maps: Sequence[Pair]) -> Iterator[Change]
 
     A list is changed that holds the maps' widths, all or some of them, in their order or the reverse. A list that goes
     on after them, such as what SSD's neck gives, is changed at its beginning. A number is that of the map that
-    ``in_index`` names; without it the last map's, as in the MM libraries, or else the only one of that width.
+    ``in_index`` names; without it the last map's, as in the MM libraries, or else the only one of that width. The
+    numbers of a part with a ``widen_factor``, as MMYOLO has it, are those before that factor.
 
     Args:
         part: The part's config, or a list of them, which all take the same maps.
@@ -52,7 +54,8 @@ def _change(part: dict, key: str, maps: Sequence[Pair], top: bool) -> Iterator[C
             for number, one in enumerate(value):
                 yield from _change(one, f'{path}.{number}', maps, top=False)
         else:
-            new = _new(part, name, value, maps, top)
+            widen = part.get('widen_factor') or 1
+            new = _narrowed(_new(part, name, _widened(value, widen), maps, top), widen)
             if new is not None and new != value:
                 part[name] = new
                 yield Change(path, value, new)
@@ -93,6 +96,22 @@ def _new_list(part: dict, value: Any, maps: Sequence[Pair]) -> Any:
             if [pair.old for pair in taken] == list(value):
                 return type(value)(pair.new for pair in taken)
     return None
+
+
+def _widened(value: Any, factor: float) -> Any:
+    """Numbers as MMYOLO's layers have them: times the factor, up to a multiple of 8."""
+    if factor == 1 or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return math.ceil(value * factor / 8) * 8
+    return type(value)(_widened(one, factor) for one in value) if _numbers(value) else value
+
+
+def _narrowed(value: Any, factor: float) -> Any:
+    """Numbers of which :func:`_widened` makes these, which are multiples of 8."""
+    if value is None or factor == 1:
+        return value
+    return math.floor(value / factor) if isinstance(value, int) else type(value)(_narrowed(v, factor) for v in value)
 
 
 def _numbers(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """Upstream configs of every kind with Next-ViT: widths, pictures, weights; on shapes alone."""
 
 import copy
+import math
 
 import pytest
 from mmengine.config import Config
@@ -182,6 +183,21 @@ def test_numbers_are_matched_by_the_map_that_a_part_takes():
     neck = dict(in_channels=[2048, 1024, 512], out_channels=256)
     list(change_widths(neck, 'neck', maps))
     assert neck == dict(in_channels=[1024, 512, 256], out_channels=256)
+
+
+@pytest.mark.parametrize('widen', [0.25, 0.375, 0.5, 0.75, 1.25])
+def test_numbers_before_mmyolos_factor(widen):
+    """Its layers have ⌈n · widen_factor / 8⌉ · 8 channels."""
+
+    def widened(number):
+        return math.ceil(number * widen / 8) * 8
+
+    given = [256, 512, 1024]
+    maps = [Pair(widened(old), new) for old, new in zip(given, (256, 512, 1024))]
+    neck = dict(in_channels=list(given), out_channels=list(given), widen_factor=widen)
+    list(change_widths(neck, 'neck', maps))
+    assert [widened(number) for number in neck['in_channels']] == [256, 512, 1024]
+    assert neck['out_channels'] == given and neck['widen_factor'] == widen
 
 
 def test_a_config_with_an_error_of_its_own_is_one_line(tmp_path):
