@@ -108,6 +108,7 @@ import cv2, matplotlib, numpy, torch
 import mmengine.config, mmengine.runner, mmengine.visualization
 # As in an environment without what `make` installs.
 sys.meta_path[:] = [finder for finder in sys.meta_path if finder.__module__ != '_nextvit_mm_operators']
+sys.modules.pop('_nextvit_mm_operators', None)
 for name, code in json.load(open('cases.json')).items():
     assert not {'nextvit_mm', 'mmcv.ops', 'mmdet', 'torchvision'} & set(sys.modules)
     process = os.fork()

@@ -67,7 +67,7 @@ def test_what_differs_is_named_and_refused_unless_it_is_allowed(tmp_path):
     for options, words in (
         ({'model.backbone.frozen_stages': 1}, r'frozen parts: model.backbone.frozen_stages -1 → 1'),
         ({'model.backbone.drop_path_rate': 0.1}, r'network: model.backbone.drop_path_rate 0.2 → 0.1'),
-        ({'model.head.num_classes': 3}, r'classes: model.head.num_classes 2 → 3'),
+        ({'model.data_preprocessor.num_classes': 3}, r'classes: model.data_preprocessor.num_classes 2 → 3'),
         ({'train_dataloader.batch_size': 3}, r'data: train_dataloader.batch_size 2 → 3'),
         ({'optim_wrapper.optimizer.lr': 1.0}, r'optimizer: optim_wrapper.optimizer.lr 0.001 → 1.0'),
     ):
@@ -82,7 +82,7 @@ def test_what_differs_is_named_and_refused_unless_it_is_allowed(tmp_path):
     run(config, tmp_path / 'w', resume='auto', allow_changes=True, cfg_options=allowed)
     assert max(rates(tmp_path / 'w')[3:]) <= 1e-5  # and not the checkpoint's
     with pytest.raises(UserError, match='does not fit the model'):  # every weight, or none
-        other = {'model.head.num_classes': 3, 'train_cfg.max_epochs': 3}
+        other = {'model.backbone.arch.stem_channels': (16, 8, 24), 'train_cfg.max_epochs': 3}
         run(config, tmp_path / 'w', resume='auto', allow_changes=True, cfg_options=other)
 
 
