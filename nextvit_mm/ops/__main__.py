@@ -42,7 +42,8 @@ def _everywhere(installs: bool) -> int:
 
 def _usage(target: list[str]) -> int:
     reason = f'{target[0]} is no file' if target else 'what shall be run?'
-    print(f'{reason}: python -m nextvit_mm.ops SCRIPT.py ARGUMENTS, or -m MODULE ARGUMENTS; --install', file=sys.stderr)
+    ways = 'SCRIPT.py ARGUMENTS, -m MODULE ARGUMENTS, --install or --uninstall'
+    print(f'{reason}: python -m nextvit_mm.ops {ways}', file=sys.stderr)
     return 2
 
 

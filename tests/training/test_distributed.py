@@ -174,7 +174,7 @@ def test_torchrun_brings_a_killed_run_back(tmp_path):
     said = done.stdout + done.stderr
     assert 'nothing to resume' in said and 'resumed from work_dirs/killed/iter_2.pth' in said
     one, two = alone / 'epoch_1.pth', tmp_path / 'work_dirs' / 'killed' / 'iter_10.pth'
-    assert largest_difference(*(load_checkpoint(path)['state_dict'] for path in (one, two))) < 1e-5
+    assert largest_difference(*(load_checkpoint(str(path))['state_dict'] for path in (one, two))) < 1e-5
 
 
 def test_processes_that_are_started_again_do_not_meet_those_that_are_gone(monkeypatch):
