@@ -34,7 +34,7 @@ def check_maps(cfg: Config, split: str, dataset: dict, kind: Any, classes: tuple
     if limit:
         seen, is_all = _look_into(pairs, limit, bool(reduce_zero), dataset.get('label_map') or {})
         if split == 'train' and is_all:
-            _check_variety(seen, pairs, limit)
+            check_variety(seen, pairs[0][1].parent, limit)
     lossy = [path for _, path in pairs if is_lossy(path)]
     if lossy:
         print_log(f'warning: {lossy[0]} is {JPEG}', 'current', level=30)
@@ -144,20 +144,25 @@ def _look_into(pairs: list[Pair], classes: int, reduce_zero: bool, label_map: di
     return seen, True
 
 
-def _check_variety(seen: dict[int, set[int]], pairs: list[Pair], classes: int) -> None:
+def check_variety(seen: dict[int, set[int]], folder: Path, classes: int) -> None:
     """See that training has something to tell apart: maps of 0 and 255, say, have one class, since 255 is ignored.
+
+    Args:
+        seen: Each label in the class maps, with its values there.
+        folder: Where the class maps are, for the message.
+        classes: How many there are.
 
     Raises:
         UserError: All maps are of one class, of several that there are, or of none.
     """
-    labels = sorted(seen.keys() - {255})
-    if len(labels) >= min(classes, 2):
+    found = len(seen.keys() - {255})
+    if found >= min(classes, 2):
         return
     values = ', '.join(map(str, sorted(set().union(*seen.values()))))
-    ignored = f'; {", ".join(map(str, sorted(seen[255])))} is ignored' if 255 in seen else ''
+    ignored = f'{", ".join(map(str, sorted(seen[255])))} is ignored, and ' if 255 in seen else ''
     raise UserError(
-        f'{pairs[0][1].parent}: the class maps hold only {values}, of which {len(labels)} of {classes} classes can be '
-        f'learned{ignored}. Write the number of its class into each pixel, or --own-classes'
+        f'{folder}: the class maps hold no other values than {values}; {ignored}training finds {found} of the '
+        f'{classes} classes. Write the number of its class into each pixel, or let --own-classes read the maps'
     )
 
 

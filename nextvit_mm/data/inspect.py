@@ -12,6 +12,7 @@ from PIL import Image
 from ..errors import UserError
 from ..utils.progress import hush, say
 from .boxes import Boxes, coco_files, read_boxes
+from .check_maps import check_variety
 from .coco import without_masks
 from .files import some
 from .folders import read_folders
@@ -165,6 +166,7 @@ def _count_boxes(data: Boxes, split: str, report: Report) -> None:
 
 def _count_maps(data: Maps, split: str, report: Report) -> None:
     pixels: Counter = Counter()
+    seen: dict[int, set[int]] = {}
     for number, (picture, path) in enumerate(data.splits[split]):
         if number % 50 == 0:
             say(f'{split}: {number:,} of {len(data.splits[split]):,} class maps')
@@ -177,6 +179,7 @@ def _count_maps(data: Maps, split: str, report: Report) -> None:
                 if label != 255 and label >= len(data.classes):
                     raise UserError(f'{path} has the value {value}, which is none of the {len(data.classes)} classes')
                 pixels[label] += count
+                seen.setdefault(label, set()).add(value)
             with Image.open(picture) as opened:
                 if opened.size[::-1] != labels.shape:
                     report.errors.append(
@@ -186,6 +189,11 @@ def _count_maps(data: Maps, split: str, report: Report) -> None:
         except (UserError, OSError) as error:
             report.errors.append(str(error))
     hush()
+    if split == 'train' and not report.errors:
+        try:
+            check_variety(seen, data.splits[split][0][1].parent, len(data.classes))
+        except UserError as error:
+            report.errors.append(str(error))
     total = sum(pixels.values()) or 1
     shares = ', '.join(f'{n} {pixels[i] / total:.1%}' for i, n in enumerate(data.classes) if pixels[i])
     none = [name for label, name in enumerate(data.classes) if not pixels[label]]

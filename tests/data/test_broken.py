@@ -352,7 +352,7 @@ def as_jpeg(cfg, root):
 
 
 SEGMENTORS = dict(
-    black_white=(black_white, 'masks/train: the class maps hold only 0, 255, of which 1 of 4 classes .*; 255 is igno'),
+    black_white=(black_white, 'no other values than 0, 255; 255 is ignored, and training finds 1 of the 4 classes'),
     jpeg=(as_jpeg, r'has the value \d+, which is no class: .* It is a JPEG, which changes the numbers of classes'),
     unknown_value=(beyond, r'01.png has the value 4, which is no class: the 4 classes are 0 to 3 \(reduce_zero_lab'),
     other_suffixes=(mixed, r'no file that ends in .jpg, the img_suffix of the data set \(there are: .png, .tif\)'),

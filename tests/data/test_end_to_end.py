@@ -156,6 +156,15 @@ def test_a_look_at_a_config_and_at_class_maps(tmp_path, capsys):
         check(str(tmp_path / 'maps'), out=str(tmp_path / 'b.png'))
 
 
+@pytest.mark.parametrize('value, seen', [(255, '255; 255 is ignored, and training finds 0 '), (2, '2; training')])
+def test_a_look_refuses_maps_that_tell_nothing_apart(value, seen, tmp_path):
+    made.masks(tmp_path / 'maps', 'images/{split}/{n}.png', 'masks/{split}/{n}.png')
+    for path in (tmp_path / 'maps/masks/train').glob('*.png'):
+        made.save_map(path, made.class_map(0) * 0 + value)
+    with pytest.raises(UserError, match=f'masks/train: the class maps hold no other values than {seen}'):
+        check(str(tmp_path / 'maps'), out=str(tmp_path / 'sheet.png'))
+
+
 def test_the_guides_config_reads_its_data(tmp_path, monkeypatch):
     """The config of docs/own-data.md as it stands there."""
     text = (ROOT / 'docs' / 'own-data.md').read_text().split('```python\n')[1].split('```')[0]
