@@ -15,7 +15,7 @@ from ..inference.sources import Source, Unreadable, read
 from ..visualization import cam, hooks
 from ..visualization.commands import choose_stages, usual_method
 from ..visualization.feature_figures import principal_colors
-from ..visualization.networks import Network, describe_input
+from ..visualization.networks import Network, see_pictures
 
 LEAST_SIDE = 480  # pixels: smaller pictures are shown larger
 
@@ -57,10 +57,9 @@ class View:
         self.predictor = Trained(cfg, weights, device)
         self.task: str = self.predictor.about['task']
         model = self.predictor.inferencer.model
-        meta = {key: self.predictor.about[key] for key in ('classes', 'palette')}
-        about = describe_input(cfg, model, meta)
+        about = see_pictures(cfg, model)
         name, origin = Path(cfg.filename or config).stem, f'weights of {Path(weights).name}'
-        self.network = Network(name, origin, model, model.backbone, about, about.get('classes'))
+        self.network = Network(name, origin, model, model.backbone, about, self.predictor.about['classes'])
 
     def look(self, file: str | Path) -> Seen:
         """Run the model on a picture, or on the first frame of a video.

@@ -14,7 +14,6 @@ from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 from torch import Tensor, nn
 
-from ..data.loaders import leaf_datasets
 from ..deploy.backends import write_onnx, write_openvino
 from ..deploy.fold import fold
 from ..deploy.graphs import Graph, make_graph
@@ -28,6 +27,7 @@ from ..errors import UserError
 from ..models import NextViT
 from ..predict.predictor import Predictor
 from ..utils.logs import quiet_log
+from ..utils.metainfo import leaf_datasets, read_metainfo
 from .candidates import SETTLING_SIZE, photographs, settle_norms
 from .complexity import count_complexity, without_weights
 from .model_list import load, parse_model
@@ -147,7 +147,7 @@ class _Maker:
         self.expected = self.see(self.model)
         source = copy.deepcopy(self.model) if self.folded is None else copy.deepcopy(self.folded)
         self.graph = make_graph(source, 'model')
-        self.about = describe(self.cfg, self.model, self.graph, {}, None, (), False, self.planned)
+        self.about = describe(self.cfg, self.model, self.graph, read_metainfo(self.cfg), self.planned, (), False)
         return len(self.expected.get('scores', ())) or len(np.unique(self.expected.get('class_map', ())))
 
     def make(self, runtime: str, precision: str) -> tuple[str, float]:

@@ -6,18 +6,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..utils.metainfo import leaf_datasets
+
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
-
-
-def leaf_datasets(dataset: dict) -> Iterator[Any]:
-    """The datasets that read files, below wrappers such as RepeatDataset and ConcatDataset."""
-    inner = dataset.get('datasets', dataset.get('dataset'))
-    if inner is None:
-        yield dataset
-    else:
-        for item in inner if isinstance(inner, (list, tuple)) else [inner]:
-            yield from leaf_datasets(item)
 
 
 def datasets_of(cfg: Config, split: str) -> list[dict]:

@@ -70,15 +70,13 @@ def export(config: str, checkpoint: str | None = None, **options: Any) -> Path:
     evaluates = _evaluates(cfg, checkpoint, wanted)
     steps = Steps(5 + (wanted.to == 'tensorrt') + wanted.int8 + evaluates)
     with quiet_log():
-        model, dataset_meta = steps.run(
+        model, info = steps.run(
             'building the model', lambda: load_model(cfg, checkpoint, wanted.what, wanted.random_weights)
         )
         network = model if wanted.what == 'model' else model.backbone
         graph = steps.run('folding its norms', lambda: make_graph(fold(network), wanted.what))
         job = _Job(cfg, wanted, model, graph, *_planned(cfg, graph, wanted))
-        job.about = describe(
-            cfg, model, graph, dataset_meta, wanted.size, job.dynamic, wanted.normalize_inside, job.planned
-        )
+        job.about = describe(cfg, model, graph, info, job.planned, job.dynamic, wanted.normalize_inside)
         job.about['exported'] = dict(
             to=wanted.to,
             what=wanted.what,

@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 from torch import nn
 
 from ..errors import UserError
 from ..predict.predictor import FORMAT, about_file
-from ..training import config as cfgs
 from ..training.channels import USUAL, channels_of
+from ..utils.metainfo import Metainfo
 from ..version import __version__
 from .backends import INPUT
 from .detectors import DetectorGraph
 from .graphs import Graph
 from .pictures import find_pictures
-from .steps import Plan, plan
+from .steps import Plan
 
-__all__ = ['describe', 'find_pictures', 'save_about']
+__all__ = ['describe', 'describe_input', 'find_pictures', 'save_about']
 
 VERSIONS = (
     'torch',
@@ -44,21 +43,44 @@ def describe(
     cfg: Config,
     model: nn.Module,
     graph: Graph,
-    dataset_meta: dict[str, Any],
-    size: Sequence[int] | None,
+    info: Metainfo,
+    planned: Plan,
     dynamic: Sequence[str],
     normalize_inside: bool,
-    planned: Plan | None = None,
 ) -> dict[str, Any]:
     """What a runtime has to know of an exported model: the content of its ``.json``.
 
     Raises:
-        UserError: The config's test pipeline does not say what the input is, or does what is not understood.
+        UserError: The config does not say how colors are normalised.
     """
-    planned = planned or plan(cfg, graph.task, size, dynamic)
     about = dict(
         format=FORMAT,
         task=graph.task,
+        **describe_input(cfg, model, planned, dynamic, normalize_inside),
+        outputs=list(graph.outputs),
+        versions=_versions(),
+    )
+    if graph.task != 'backbone':
+        about.update(classes=info.classes, palette=info.palette)
+    if isinstance(graph, DetectorGraph):
+        config = graph.test_cfg
+        about['test_cfg'] = {
+            name: config[name] for name in ('score_thr', 'max_per_img', 'mask_thr_binary') if name in config
+        }
+    if getattr(graph, 'multi_label', None):
+        about['multi_label'] = graph.multi_label
+    return about
+
+
+def describe_input(
+    cfg: Config, model: nn.Module, planned: Plan, dynamic: Sequence[str], normalize_inside: bool = False
+) -> dict[str, Any]:
+    """How a picture becomes a model's input, as :func:`nextvit_mm.predict.predictor.place` takes it.
+
+    Raises:
+        UserError: The config does not say how colors are normalised.
+    """
+    return dict(
         input=dict(
             name=INPUT,
             layout='NCHW',
@@ -69,24 +91,9 @@ def describe(
             normalized_inside=normalize_inside,
             **_colors(cfg, model.data_preprocessor, planned),
         ),
-        outputs=list(graph.outputs),
         read=planned.read,
         steps=planned.steps,
-        versions=_versions(),
     )
-    if graph.task != 'backbone':
-        info = dataset_meta if dataset_meta else _meta_of_dataset(cfg)
-        about['classes'] = list(info['classes']) if info.get('classes') else None
-        palette = info.get('palette')
-        about['palette'] = [list(map(int, color)) for color in palette] if isinstance(palette, (list, tuple)) else None
-    if isinstance(graph, DetectorGraph):
-        config = graph.test_cfg
-        about['test_cfg'] = {
-            name: config[name] for name in ('score_thr', 'max_per_img', 'mask_thr_binary') if name in config
-        }
-    if getattr(graph, 'multi_label', None):
-        about['multi_label'] = graph.multi_label
-    return about
 
 
 def _colors(cfg: Config, pre: nn.Module, planned: Plan) -> dict[str, Any]:
@@ -107,17 +114,6 @@ def _colors(cfg: Config, pre: nn.Module, planned: Plan) -> dict[str, Any]:
 
 def save_about(about: dict[str, Any], path: Path) -> None:
     about_file(path).write_text(json.dumps(about, indent=2) + '\n', encoding='utf-8')
-
-
-def _meta_of_dataset(cfg: Config) -> dict[str, Any]:
-    """Classes and palette without the data's files."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-    if not dataset:
-        return {}
-    leaf = next(cfgs.leaf_datasets(dataset))
-    with DATASETS.switch_scope_and_registry(None) as registry:  # of the library whose config it is
-        kind = registry.get(leaf['type']) if isinstance(leaf['type'], str) else leaf['type']
-    return {**getattr(kind, 'METAINFO', {}), **leaf.get('metainfo', {})}
 
 
 def _versions() -> dict[str, str]:

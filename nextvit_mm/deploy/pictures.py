@@ -12,9 +12,9 @@ from PIL import Image
 
 from ..errors import UserError
 from ..predict.predictor import find_files, read_picture
-from ..training import config as cfgs
 from ..training.channels import rule_of
 from ..training.preflight import check_data
+from ..utils.metainfo import leaf_datasets
 
 
 def find_paths(cfg: Config, images: str | None, count: int, split: str = 'test') -> tuple[list[Path], str]:
@@ -87,6 +87,6 @@ def _dataset(cfg: Config, split: str):
         check_data(only, ('test',))
     except UserError:
         return None
-    leaf = next(cfgs.leaf_datasets(loader['dataset']))
+    leaf = next(leaf_datasets(loader['dataset']))
     with contextlib.redirect_stdout(io.StringIO()):  # of pycocotools
         return DATASETS.build(dict(leaf, pipeline=[]))

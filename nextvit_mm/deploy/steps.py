@@ -7,8 +7,8 @@ from mmengine.config import Config
 
 from ..errors import UserError
 from ..predict.predictor import resized_size
-from ..training import config as cfgs
 from ..training.channels import channels_of, color_type
+from ..utils.metainfo import leaf_datasets
 from ..utils.sizes import parse_size
 from .pictures import paths_of_dataset, size_of
 from .translate import RESIZING, STEPS, Step, name_of, normalizing, reading
@@ -93,7 +93,7 @@ def config_pipeline(cfg: Config) -> list[Step]:
     dataset = (cfg.get('test_dataloader') or {}).get('dataset')
     if not dataset:
         return []
-    return [dict(step) for step in next((leaf.get('pipeline', []) for leaf in cfgs.leaf_datasets(dataset)), [])]
+    return [dict(step) for step in next((leaf.get('pipeline', []) for leaf in leaf_datasets(dataset)), [])]
 
 
 def gives_many_shapes(cfg: Config) -> bool:

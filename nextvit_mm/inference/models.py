@@ -5,6 +5,7 @@ import importlib
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 
 from ..errors import UserError
 from ..predict.predictor import TOP, Predictor, swap_colors
 from ..training.building import clear_config_errors
 from ..training.channels import fit_channels, rule_of
-from ..training.config import leaf_datasets, load_config
+from ..training.config import load_config
 from ..training.preflight import check_checkpoint
+from ..utils.metainfo import read_metainfo
 from ..utils.recipes import find_recipe
 from ..weights.models import load_exactly
 from ..weights.publish import embedded_config, is_weights_name
@@ -124,10 +126,10 @@ class Trained(Predictor):
         with _quiet(), clear_config_errors(cfg):
             self.inferencer = _build(cfg, scope, device)
             loaded = load_exactly(self.inferencer.model, checkpoint, cfg.filename or 'the config')
-        info = _classes(cfg, loaded)
-        self.about: dict[str, Any] = dict(task=TASKS[scope], read=rule_of(cfg), **info)
+        info = read_metainfo(cfg, loaded)
+        self.about: dict[str, Any] = dict(task=TASKS[scope], read=rule_of(cfg), **asdict(info))
         if self.about['task'] == 'detection':
-            self.inferencer.model.dataset_meta = info
+            self.inferencer.model.dataset_meta = asdict(info)
 
     def __call__(self, picture: str | Path | np.ndarray) -> dict[str, Any]:
         pixels = np.ascontiguousarray(swap_colors(self.read(picture)))  # MM's packages read pictures as BGR
@@ -180,24 +182,6 @@ def _build(cfg: Config, scope: str, device: str) -> Any:
     built = inferencer(cfg, device=device)
     built.show_progress = False
     return built
-
-
-def _classes(cfg: Config, loaded: Any) -> dict[str, Any]:
-    """Class names and colors: of the checkpoint, else of the config's data."""
-    meta = (loaded.get('meta') if isinstance(loaded, dict) else None) or {}
-    info = {key.lower(): value for key, value in (meta.get('dataset_meta') or meta).items()}
-    if not info.get('classes'):
-        init_default_scope(cfg.default_scope)
-        leaf = next(leaf_datasets(cfg.test_dataloader.dataset))
-        kind = DATASETS.get(leaf['type']) if isinstance(leaf['type'], str) else leaf['type']
-        info = {**getattr(kind, 'METAINFO', {}), **(leaf.get('metainfo') or {})}
-    classes, palette = info.get('classes'), info.get('palette')
-    if not isinstance(palette, (list, tuple)) or len(palette) < len(classes or ()):  # a name, or of other classes
-        palette = None
-    return dict(
-        classes=list(classes) if classes else None,
-        palette=[list(map(int, color)) for color in palette] if palette else None,
-    )
 
 
 def _config_of(work_dir: Path) -> Path:

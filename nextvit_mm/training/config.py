@@ -9,8 +9,9 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..adapt.read import read_config as load_config  # noqa: F401  (the tools' name of it)
-from ..data.loaders import EVALUATORS, LOADERS, leaf_datasets, type_name
+from ..data.loaders import EVALUATORS, LOADERS, type_name
 from ..errors import UserError
+from ..utils.metainfo import leaf_datasets
 
 MASK_HEADS = ('mask_head', 'panoptic_head', 'panoptic_fusion_head', 'semantic_head', 'segm_head')  # of MMDetection
 PIPELINE = '_test_pipeline'  # how the variables that --pipeline names end

@@ -1,7 +1,6 @@
 """A config's model with its weights, ready to be used."""
 
 import copy
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -10,6 +9,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..models import NextViT
+from ..utils.metainfo import Metainfo, read_metainfo
 from ..weights.models import load_exactly
 from .building import clear_config_errors
 from .preflight import check_checkpoint, check_pretrained
@@ -17,8 +17,8 @@ from .preflight import check_checkpoint, check_pretrained
 
 def load_model(
     cfg: Config, checkpoint: str | None, what: str, random_weights: bool = False
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Build the config's model with its weights, in eval mode, and what the checkpoint says of the data."""
+) -> tuple[nn.Module, Metainfo]:
+    """Build the config's model with its weights, in eval mode; its classes are the checkpoint's or the config's."""
     if checkpoint and random_weights:
         raise UserError('a checkpoint and --random-weights exclude each other')
     if not checkpoint and what == 'model' and not random_weights:
@@ -46,11 +46,10 @@ def load_model(
         model = MODELS.build(cfg.model)
     if not isinstance(getattr(model, 'backbone', None), NextViT):
         raise UserError(f'{cfg.filename} has no Next-ViT as backbone')
-    meta: dict[str, Any] = {}
+    loaded = None
     if checkpoint:
         loaded = load_exactly(model, checkpoint, cfg.filename)
-        meta = loaded.get('meta', {}).get('dataset_meta') or {} if isinstance(loaded, dict) else {}
     else:
         torch.manual_seed(0)
         (model.backbone if what == 'backbone' else model).init_weights()
-    return model.eval(), meta
+    return model.eval(), read_metainfo(cfg, loaded)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from mmengine.config import Config
 
 from ..errors import UserError
+from ..utils.metainfo import leaf_datasets
 from ..weights.checkpoint import split_name
 from ..weights.fetch import fetch_from_hub, locate_weights, parse_hub_name
 from ..weights.zoo import ZOO
-from .config import leaf_datasets
 
 FETCHED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')  # of MMPretrain, which download what is missing
 

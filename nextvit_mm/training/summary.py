@@ -11,8 +11,8 @@ from mmengine.dist import get_world_size
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
+from ..utils.metainfo import leaf_datasets
 from ..weights.models import unwrap_model
-from .config import leaf_datasets
 
 WIDTH = 100  # characters of a line, where a list may be cut
 KINDS = ('.pth', '.py', '.log', '.json', '.pkl')  # of files that a run leaves

@@ -5,8 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +14,15 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from ..adapt.network import is_nextvit
-from ..deploy.graphs import Graph
-from ..deploy.info import describe, find_pictures
+from ..deploy.info import describe_input, find_pictures
+from ..deploy.steps import plan
 from ..errors import UserError
 from ..predict.predictor import as_rgb, place
 from ..training.channels import USUAL, channels_of, fit_channels
 from ..training.config import load_config, set_data_root
 from ..training.loading import load_model
 from ..training.preflight import check_checkpoint
+from ..utils.metainfo import Metainfo, read_metainfo
 from ..utils.norms import batch_norms, new_statistics
 from ..utils.optional import need
 from ..weights.models import load_exactly
@@ -120,39 +120,38 @@ def load_network(
     Raises:
         UserError: Something is missing or does not fit.
     """
-    meta: dict[str, Any] = {}
     if is_nextvit(cfg.model.backbone):
         if not checkpoint and not random_weights and 'Pretrained' not in str(cfg.model.backbone.get('init_cfg')):
             raise UserError(f'{_stem(cfg)} needs its weights: give a CHECKPOINT after the config, or --random-weights')
         if not checkpoint and not random_weights and task != 'backbone':
             raise UserError('a whole model needs its weights: give a CHECKPOINT after the config, or --random-weights')
-        model, meta = load_model(
+        model, info = load_model(
             cfg, checkpoint, 'backbone' if task == 'backbone' and not checkpoint else 'model', random_weights
         )
         weights = RANDOM if random_weights else _weights_of(checkpoint or _pretrained(cfg))
     else:
-        model, meta = _load_other(cfg, checkpoint)
+        model, info = _load_other(cfg, checkpoint)
         weights = _weights_of(checkpoint) if checkpoint else RANDOM
-    about = describe_input(pictures_of or cfg, model, meta, task, size)
+    about = see_pictures(pictures_of or cfg, model, task, size)
     if exact and size:
         first = next((step for step in about['steps'] if step['do'] == 'resize'), dict(library='cv2'))
         usual = dict(do='resize', interpolation='bilinear')
         about['steps'] = [{**usual, **first, 'to': dict(exact=list(size))}]
-    return Network(_stem(cfg), weights, model.to(device), model.backbone, about, about.get('classes'))
+    classes = None if task == 'backbone' else info.classes
+    return Network(_stem(cfg), weights, model.to(device), model.backbone, about, classes)
 
 
-def describe_input(
-    cfg: Config, model: nn.Module, meta: dict[str, Any], task: str | None = None, size: Sequence[int] | None = None
+def see_pictures(
+    cfg: Config, model: nn.Module, task: str | None = None, size: Sequence[int] | None = None
 ) -> dict[str, Any]:
     """How a picture becomes a model's input: :attr:`Network.about`; the arguments are those of :func:`load_network`.
 
     Raises:
         UserError: The config's test pipeline does what is not understood.
     """
-    # No task that is exported: what a runtime has to know of one beyond pixels and classes is not needed here, nor that
-    # a classifier's pictures have one size.
-    graph = cast(Graph, SimpleNamespace(task=task or 'whole', outputs=()))
-    return describe(cfg, model, graph, meta, size, ('size',), False)
+    # Of no task that is exported: a classifier's pictures need not have one size here.
+    dynamic = ('size',)
+    return describe_input(cfg, model, plan(cfg, task or 'whole', size, dynamic), dynamic)
 
 
 def load_beside(text: str, own: Config, like: Network, size: tuple[int, int], device: str = 'cpu') -> Network:
@@ -241,7 +240,7 @@ def _sized_as(network: Network, like: Network) -> Network:
     return network
 
 
-def _load_other(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[str, Any]]:
+def _load_other(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, Metainfo]:
     """A model with another backbone than Next-ViT; without a checkpoint with random weights."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model_cfg = copy.deepcopy(cfg.model)
@@ -258,9 +257,9 @@ def _load_other(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, dict[st
         raise UserError(f'{_stem(cfg)} cannot be built: {error}') from None
     if not checkpoint:
         model.init_weights()
-        return model.eval(), {}
+        return model.eval(), read_metainfo(cfg)
     loaded = load_exactly(model, checkpoint, _stem(cfg))
-    return model.eval(), loaded.get('meta', {}).get('dataset_meta') or {} if isinstance(loaded, dict) else {}
+    return model.eval(), read_metainfo(cfg, loaded)
 
 
 def _load_timm(text: str, size: tuple[int, int], device: str) -> Network:

@@ -5,6 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mmengine.config import Config
 
 from ..errors import UserError, WeightsError
 from ..utils.logs import read_scalars
+from ..utils.metainfo import read_metainfo
 from ..utils.new_style import read_file
 from ..version import __version__
 from .card import write_card
@@ -52,7 +54,7 @@ def publish(
     own = dict(
         nextvit_mm=__version__,
         cfg=_config_text(cfg),
-        dataset_meta=_dataset_meta(cfg, meta),
+        dataset_meta={key: value for key, value in asdict(read_metainfo(cfg, loaded)).items() if value is not None},
         metrics=_metrics(checkpoint, meta),
         epoch=meta.get('epoch'),
         iter=meta.get('iter'),
@@ -185,16 +187,6 @@ def _absolute_roots(value: Any) -> Iterator[str]:
     if isinstance(value, (list, tuple)):
         for item in value:
             yield from _absolute_roots(item)
-
-
-def _dataset_meta(cfg: Config, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Classes and colors, of the checkpoint or of the config's own ``metainfo``."""
-    found = {key.lower(): value for key, value in (meta.get('dataset_meta') or meta).items()}
-    if not found.get('classes'):
-        dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-        found = dict(dataset.get('metainfo') or {})
-    kept = {key: found[key] for key in ('classes', 'palette') if found.get(key) is not None}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 
 
 def _metrics(checkpoint: str, meta: Mapping[str, Any]) -> dict[str, float]:

@@ -61,9 +61,9 @@ def test_the_config_in_the_work_dir_is_all_that_testing_and_exporting_need(base,
     assert found[metric] == pytest.approx(metrics[-1][metric], abs=1e-4)
     assert (work / 'tiny.py').read_text() == before  # it is as it was trained, for the next command
     if base == DETECTOR:  # of so short a training the exporter's comparison finds nothing, or ties
-        model, meta = load_model(load_config(resolved), checkpoint, 'model')
+        model, info = load_model(load_config(resolved), checkpoint, 'model')
         assert make_graph(fold(model), 'model').outputs == ('boxes', 'scores', 'labels')
-        assert tuple(meta['classes']) == made.NAMES
+        assert info.classes == list(made.NAMES)
         return
     file = export(resolved, checkpoint, image_count=1, **(dict(size=[64, 96]) if base == FPN else {}))
     about = json.loads((file.parent / f'{file.name}.json').read_text())

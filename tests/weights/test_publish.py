@@ -76,7 +76,7 @@ def test_every_path_that_takes_weights_takes_it(published, digits, tmp_path):
     assert ours.about['classes'] == list('0123456789')
     assert (ours(picture)['boxes'] == theirs(picture)['boxes']).all() and len(ours(picture)['boxes'])
     network, info = load_model(load_config(config), str(path), 'model')
-    assert info['classes'] == list('0123456789')
+    assert info.classes == list('0123456789')
     want = load_checkpoint(str(path))['state_dict']
     assert all(torch.equal(value, want[name]) for name, value in network.state_dict().items())
     backbone = NextViT(TINY, init_cfg=dict(type='Pretrained', checkpoint=str(path)))
