@@ -5,6 +5,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
@@ -99,6 +100,13 @@ def clear_errors(model: nn.Module, work_dir: str) -> Iterator[None]:
         if 'more than 1 value per channel' not in str(error):
             raise
         raise UserError(_too_small_a_batch(error, model)) from None
+    except IndexError as error:
+        if not _weighs_what_is_ignored(error):
+            raise
+        raise UserError(
+            "class_weight of MMSegmentation's CrossEntropyLoss cannot go with pixels that are ignored (255), which "
+            'class maps hold and RandomCrop adds around small pictures: take class_weight out of loss_decode'
+        ) from None
     except OSError as error:
         if not is_full(error):
             raise
@@ -110,6 +118,18 @@ def clear_errors(model: nn.Module, work_dir: str) -> Iterator[None]:
         if 'Cannot find valid image' not in str(error):
             raise
         raise UserError('no picture of the training data could be read: see bad_pictures.txt in the work dir') from None
+
+
+def _weighs_what_is_ignored(error: IndexError) -> bool:
+    """Whether MMSegmentation looked up the weight of each pixel's class, of which an ignored one has none."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    values = frame.tb_frame.f_locals if frame is not None else {}
+    weights, labels = values.get('class_weight'), values.get('cls')
+    return (
+        isinstance(weights, torch.Tensor) and isinstance(labels, torch.Tensor) and bool((labels >= len(weights)).any())
+    )
 
 
 def _too_small_a_batch(error: ValueError, model: nn.Module) -> str:

@@ -11,12 +11,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from nextvit_mm.demo import DigitsConfig, make_digits
 from nextvit_mm.errors import UserError
 from nextvit_mm.training.pictures import GuardedReading
+from nextvit_mm.training.run import clear_errors
 from nextvit_mm.training.stopping import StoppedError, catch_signals, lock_run
 
 from ..conftest import ROOT
@@ -170,6 +172,22 @@ def test_signals_are_left_alone_in_a_thread():
     thread.start()
     thread.join()
     assert not errors
+
+
+def test_class_weights_beside_ignored_pixels_are_one_line():
+    losses = pytest.importorskip('mmseg.models.losses')
+    loss = losses.CrossEntropyLoss(class_weight=[0.2, 1.0])
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    with clear_errors(torch.nn.Identity(), 'w'):
+        loss(torch.zeros(1, 2, 4, 4), labels, ignore_index=255)
+    labels[0, 0] = 255
+    with (
+        pytest.raises(UserError, match='class_weight .* pixels that are ignored'),
+        clear_errors(torch.nn.Identity(), ''),
+    ):
+        loss(torch.zeros(1, 2, 4, 4), labels, ignore_index=255)
+    with pytest.raises(IndexError), clear_errors(torch.nn.Identity(), ''):
+        [][1]
 
 
 def test_a_batch_of_one_where_a_norm_cannot_learn_is_one_line(tmp_path):
