@@ -1,5 +1,7 @@
 """Errors that a user can mend."""
 
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+
 
 class UserError(Exception):
     """A wrong file, key or value. The message names it and says what to do; tools print it without a traceback.

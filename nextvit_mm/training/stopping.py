@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,30 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from ..errors import UserError
+from ..errors import INTERRUPTED, UserError
 from .saving import WholeCheckpointHook
 
-SIGNALS = ('SIGTERM', 'SIGUSR1')  # what schedulers send before they take a machine away
+SIGNALS = ('SIGTERM', 'SIGUSR1', 'SIGINT')  # of schedulers that take a machine away, and Ctrl-C of a terminal
 STOPPED = 75  # exit status: try again later (EX_TEMPFAIL of sysexits.h)
+SAME = 2.0  # seconds in which torchrun passes a Ctrl-C on, which the terminal has sent to all processes itself
+CTRL_C = b'\nCtrl-C: the run saves and ends after this iteration. Ctrl-C again ends it at once, without saving\n'
 WORKERS_GRACE = 60  # seconds that a loading process outlives a signal to the whole group
 LOCK = '.run.lock'
 
 
 class StoppedError(UserError):
-    """A run that ended because a signal asked it to; it is saved, and the tools end with status 75."""
+    """A run that ended because a signal asked it to; it is saved.
+
+    The tools end with status 75, which asks a scheduler to try again, and after Ctrl-C with 130, as shells do.
+    """
 
     status = STOPPED
     is_shared = True
+
+    def __init__(self, signal_name: str, message: str) -> None:
+        super().__init__(f'{signal_name} {message}')
+        if signal_name == 'SIGINT':
+            self.status = INTERRUPTED
 
 
 class FiniteLossHook(Hook):
@@ -98,11 +109,12 @@ class StopHook(Hook):
         savers = [hook for hook in runner.hooks if isinstance(hook, WholeCheckpointHook)]
         name = self.asked.get('signal', 'a signal to another process')
         if not savers:
-            raise StoppedError(f'{name} stopped the run after iteration {iteration:,}; no CheckpointHook saves it')
+            raise StoppedError(name, f'stopped the run after iteration {iteration:,}; no CheckpointHook saves it')
         path = savers[0].save_to_stop(runner, epoch, iteration)
         raise StoppedError(
-            f'{name} stopped the run after iteration {iteration:,}{during}; it is saved as {os.path.basename(path)}. '
-            'Go on with --resume'
+            name,
+            f'stopped the run after iteration {iteration:,}{during}; it is saved as {os.path.basename(path)}. '
+            'Go on with --resume',
         )
 
     def _is_asked(self, runner: Runner) -> bool:
@@ -116,11 +128,22 @@ class StopHook(Hook):
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[dict[str, str]]:
-    """Note the signals of :data:`SIGNALS` instead of dying of them; yields where they are noted."""
+    """Note the signals of :data:`SIGNALS` instead of dying of them; yields where they are noted.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed a second time.
+    """
     asked: dict[str, str] = {}
     before: dict[int, Any] = {}
+    pressed: list[float] = []
 
     def note(number: int, frame: Any) -> None:
+        if number == signal.SIGINT:
+            if pressed and time.monotonic() - pressed[0] > SAME:
+                raise KeyboardInterrupt
+            if not pressed and os.environ.get('RANK', '0') == '0':
+                os.write(2, CTRL_C)  # print may be in the middle of a line of its own
+            pressed.append(time.monotonic())
         asked['signal'] = signal.Signals(number).name
 
     try:
@@ -150,6 +173,7 @@ def _outlive_signals(worker_id: int, init: Any = None) -> None:
     if hasattr(signal, 'alarm'):
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKERS_GRACE))
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes
 
 
 @contextlib.contextmanager

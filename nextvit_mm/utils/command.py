@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from mmengine.config import DictAction
 
-from ..errors import UserError
+from ..errors import INTERRUPTED, UserError
+from .memory import clear_memory_errors
 from .processes import first_says, together
 from .silence import silence_python_warnings
 
@@ -139,7 +140,7 @@ def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
         silence_python_warnings()
     os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank', 0)))
     try:
-        with together(args.get('launcher')):
+        with together(args.get('launcher')), clear_memory_errors():
             command(**args)
         sys.stdout.flush()
     except UserError as error:
@@ -148,6 +149,9 @@ def run_command(command: Callable, parser: argparse.ArgumentParser) -> None:
             traceback.print_exception(error.__cause__)
         print(f'{parser.prog}: {error}', file=sys.stderr)
         sys.exit(error.status)
+    except KeyboardInterrupt:
+        print(f'\n{parser.prog}: interrupted', file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # whoever reads, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -61,6 +61,7 @@ class KillHook(Hook):
         ({}, dict(signal='SIGUSR1', iteration=6), 'iter_6.pth'),  # in the last iteration of an epoch
         ({}, dict(signal='SIGUSR1', validation=True), 'iter_3.pth'),
         (ITERATIONS, dict(signal='SIGUSR1', iteration=4), 'iter_4.pth'),
+        ({}, dict(signal='SIGINT', iteration=4), 'iter_4.pth'),
     ],
 )
 def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(changes, hook, saved, tmp_path):
@@ -69,7 +70,7 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(changes, h
     run(config, tmp_path / 'whole')
     with pytest.raises(StoppedError, match=f'{hook["signal"]} stopped the run after iteration .*{saved}') as caught:
         run(killed, tmp_path / 'w')
-    assert caught.value.status == 75 and (tmp_path / 'w' / saved).is_file()
+    assert caught.value.status == (130 if hook['signal'] == 'SIGINT' else 75) and (tmp_path / 'w' / saved).is_file()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     run(config, tmp_path / 'w', resume='auto')
     last = 'iter_9.pth' if changes else 'epoch_3.pth'
@@ -77,14 +78,32 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(changes, h
     assert [path.name for path in (tmp_path / 'w').glob('*.pth')] == [last]  # what was saved for the stop is gone
 
 
-def test_a_signal_to_all_processes_leaves_those_that_load_pictures(tmp_path):
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT'])
+def test_a_signal_to_all_processes_leaves_those_that_load_pictures(name, tmp_path):
     persist = dict(num_workers=1, persistent_workers=True)
-    hook = dict(type='mmengine.KillHook', iteration=5, workers=True)  # after the validation of the first epoch
+    hook = dict(
+        type='mmengine.KillHook', signal=name, iteration=5, workers=True
+    )  # after the validation of the first epoch
     loaders = dict(train_dataloader=persist, val_dataloader=persist)
     config = write_config(tmp_path, **loaders, custom_hooks=[hook])
-    with pytest.raises(StoppedError, match='SIGTERM stopped the run after iteration 5; it is saved as iter_5.pth'):
+    with pytest.raises(StoppedError, match=f'{name} stopped the run after iteration 5; it is saved as iter_5.pth'):
         run(config, tmp_path / 'w')
     assert not multiprocessing.active_children()  # which would outlive this process for a minute
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(monkeypatch, capfd):
+    now = [10.0]
+    monkeypatch.setattr('nextvit_mm.training.stopping.time.monotonic', lambda: now[0])
+    with pytest.raises(KeyboardInterrupt), catch_signals() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked == dict(signal='SIGINT')
+        now[0] += 1  # torchrun passes the same one on
+        os.kill(os.getpid(), signal.SIGINT)
+        now[0] += 2
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError('it went on')
+    assert capfd.readouterr().err.count('Ctrl-C again ends it at once') == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_loss_that_is_not_finite_stops_in_its_iteration(tmp_path, monkeypatch):

@@ -130,3 +130,21 @@ def test_help_in_an_encoding_without_the_character(monkeypatch):
         run_command(print, argparse.ArgumentParser(description='heights ≥ 32'))
     stream.flush()
     assert b'heights ? 32' in stream.buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    'error, status, told',
+    [
+        (KeyboardInterrupt(), 130, 'tool: interrupted'),
+        (RuntimeError('CUDA out of memory. Tried'), 2, 'tool: out of memory: CUDA out of memory. Tried. Take fewer'),
+    ],
+)
+def test_ctrl_c_and_want_of_memory_are_one_line(error, status, told, monkeypatch, capsys):
+    def command():
+        raise error
+
+    monkeypatch.setattr(sys, 'argv', ['tool'])
+    with pytest.raises(SystemExit) as end:
+        run_command(command, argparse.ArgumentParser('tool'))
+    assert end.value.code == status
+    assert capsys.readouterr().err.strip().startswith(told)
