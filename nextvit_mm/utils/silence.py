@@ -13,6 +13,8 @@ OF_PYTHON: dict[str, str] = {
     r'``build_loss`` would be deprecated': 'MMSegmentation calls its own old function',
     r'`reduce_zero_label` will be deprecated': 'MMSegmentation says so of the only way in which it works',
     r'The draw is False': 'nobody asked for pictures; --show-dir does',
+    r'Setting (OMP|MKL)_NUM_THREADS environment variable': 'the launchers of this project set the first one',
+    r'`broadcast_buffers` is deprecated': "MMEngine's own call of torch",
     r'torch\.meshgrid: in an upcoming release': 'MMDetection calls it; the result is the same',
     r'.*`?clean_up_tokenization_spaces`? was not set': 'of text models that MMPretrain imports and no recipe uses',
 }
