@@ -15,9 +15,11 @@ from .loaders import dicts_in, pipelines_of, steps_of, type_name
 
 SIZES = ('scale', 'scales', 'crop_size', 'size', 'img_scale')  # of pipeline steps, in pixels
 LEAST_ITERATIONS, MOST_EPOCHS, LEAST_EPOCHS = 2000, 100, 12  # of one's own data, unless told
-CLASSIFIERS_BATCH = 32
+CLASSIFIERS_BATCH = 32  # at most
+SEGMENTORS_BATCH = 8  # at least, over all processes: their batch norms learn, and two pictures are too few for that
 HEADING = 'length, rate and size; the schedule is rescaled'
 WARM_UP = 0.1  # of a run at most
+WARM_UPS = ('LinearLR', 'ConstantLR', 'OneCycleLR')  # schedulers that begin with a low rate
 # A backbone from random weights must move further than a pretrained one. The demo's configs, which were tuned on runs,
 # have about ten times the rates of the recipes at the same batch.
 FROM_SCRATCH = 10
@@ -79,7 +81,8 @@ class Length:
         if 'batch_size' not in loader:
             raise UserError(f'--batch-size: train_dataloader of {cfg.filename} has a batch_sampler of its own')
         old = loader.batch_size
-        batch = self.batch_size or min(old, CLASSIFIERS_BATCH)
+        least = math.ceil(SEGMENTORS_BATCH / processes()) if cfg.get('default_scope') == 'mmseg' else 1
+        batch = self.batch_size or max(least, min(old, CLASSIFIERS_BATCH))
         if own_data and pictures:
             if pictures < batch and self.batch_size:
                 raise UserError(f'--batch-size {batch} is more than the {pictures} pictures there are to train with')
@@ -107,6 +110,7 @@ class Length:
         total = wanted * each if by_epoch and each else wanted
         rescale_schedule(cfg, wanted, total if own_data or not by_epoch or each else None)
         if own_data:
+            warm_up(cfg, total)
             _fit_reports(cfg, wanted, each or 1, by_epoch)
         unit = ('epoch' if by_epoch else 'iteration') + 's' * (wanted != 1)
         detail = f' of {each:,} iterations' if by_epoch and each else ''
@@ -186,6 +190,30 @@ def rescale_schedule(cfg: Config, length: int, iterations: int | None) -> None:
         value = found.get(key, 1)
         if value > 1:
             found[key] = max(1, min(round(value * ratio), length))
+
+
+def warm_up(cfg: Config, iterations: int) -> None:
+    """Begin a short run with a low rate for a tenth of it, where its schedule has a shorter warm-up or none.
+
+    Of 80,000 iterations Semantic FPN's has none, and UperNet's is rescaled to a few. The first steps of Adam's kin are
+    as long as the rate, whatever the gradient is. New heads send back noise then, and in a short run a pretrained
+    backbone does not recover from that.
+    """
+    schedulers = cfg.get('param_scheduler') or []
+    schedulers = list(schedulers) if isinstance(schedulers, (list, tuple)) else [schedulers]
+    end = max(2, math.floor(WARM_UP * iterations))
+    first = next((one for one in schedulers if type_name(one) in WARM_UPS or 'warmup_epochs' in one), None)
+    if first is None:
+        linear = dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=end)
+        cfg.param_scheduler = [linear, *schedulers]
+    elif type_name(first) == 'LinearLR' and not first.get('by_epoch', True) and first.get('end', end) < end:
+        for other in schedulers:
+            if other is not first and not other.get('by_epoch', True) and other.get('begin') == first.end:
+                other.begin = end
+        first.end = end
+    else:
+        return
+    print_log(f'warm-up: {end:,} iterations', 'current')
 
 
 def _scaled(value: int, old: int, new: int) -> int:

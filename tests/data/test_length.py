@@ -25,6 +25,37 @@ def test_a_warm_up_takes_a_tenth_at_most():
     assert cfg.param_scheduler[0].end == 60
 
 
+@pytest.mark.parametrize('config, first', [(FPN, 40), (UPER, 40), (CLASSIFIER, None), (DETECTOR, 20)])
+def test_own_data_begin_with_a_low_rate_in_every_recipe(config, first):
+    """400 pictures: 400 iterations of a segmentor in batches of 8, and 200 of a detector in batches of 2."""
+    cfg = load_config(config)
+    recipe = [scheduler.type for scheduler in cfg.param_scheduler]
+    Length(epochs=8 if config in (FPN, UPER) else 1).apply(cfg, 400, own_data=True)
+    schedulers = cfg.param_scheduler
+    assert [scheduler.type for scheduler in schedulers] == ['LinearLR'] * (config == FPN) + recipe
+    if config == CLASSIFIER:
+        assert 'warmup_epochs' in schedulers[0]
+    else:
+        assert schedulers[0].end == first and not schedulers[0].by_epoch
+    before = len(schedulers)
+    Length().apply(cfg, 400, own_data=True)  # the config of the run, given again
+    assert len(cfg.param_scheduler) == before
+
+
+def test_batches_of_own_data(monkeypatch):
+    """A segmentor's batch norms learn of 8 pictures, in one process or in several; the others' batches stay."""
+    for config, processes, batch in ((FPN, 1, 8), (FPN, 4, 2), (FPN, 8, 2), (DETECTOR, 1, 2), (CLASSIFIER, 1, 32)):
+        monkeypatch.setenv('WORLD_SIZE', str(processes))
+        cfg = load_config(config)
+        Length().apply(cfg, 400, own_data=True)
+        assert cfg.train_dataloader.batch_size == batch
+    cfg = load_config(FPN)
+    Length().apply(cfg, 5, own_data=True)
+    assert cfg.train_dataloader.batch_size == 5
+    Length(batch_size=3).apply(cfg, 5, own_data=True)
+    assert cfg.train_dataloader.batch_size == 3
+
+
 @pytest.mark.parametrize('config, end', [(FPN, 801), (UPER, 801)])
 def test_iterations_move_the_end_of_the_decay(config, end):
     cfg = load_config(config)
