@@ -8,7 +8,17 @@ from pathlib import Path
 
 from ..errors import UserError
 from .coco import check_boxes, complete, is_coco, read_coco, without_masks
-from .files import VAL_SHARE, picture_size, pictures_below, read_json, seeded_split, some, split_of, write_text
+from .files import (
+    VAL_SHARE,
+    contents,
+    picture_size,
+    pictures_below,
+    read_json,
+    seeded_split,
+    some,
+    split_of,
+    write_text,
+)
 from .voc import read_voc, voc_folder
 from .yolo import is_yolo, read_yolo
 
@@ -57,7 +67,7 @@ def read_boxes(root: Path) -> Boxes:
         classes, splits = read_voc(root)
         boxes = Boxes('Pascal VOC', tuple(classes), splits)
     else:
-        raise UserError(f'{root} holds none of {LAYOUTS}; it has: {some(sorted(p.name for p in root.iterdir()), 8)}')
+        raise UserError(f'{root} holds none of {LAYOUTS}; it has: {contents(root)}')
     boxes.splits = {split: found for split, found in boxes.splits.items() if found['images']}
     if 'train' not in boxes.splits:
         raise UserError(f'{root}: no picture for training ({boxes.layout}, with {some(boxes.splits) or "no pictures"})')

@@ -143,6 +143,11 @@ def seeded_split(items: Sequence, seed: int = 0) -> tuple[list, list]:
     return train, [item for i, item in enumerate(items) if i in picked]
 
 
+def contents(folder: Path) -> str:
+    """What lies in a folder, for a message."""
+    return some(sorted(path.name for path in folder.iterdir()), 8) or 'nothing'
+
+
 def some(names: Iterable, count: int = 5) -> str:
     """The first few names, and how many more there are."""
     names = [str(name) for name in names]

@@ -50,8 +50,8 @@ class Report:
 
 def read_any(root: Path, folder: Path) -> Data:
     """The data of a folder, whatever they are; lists or maps that must be written go into ``folder``."""
-    if not root.is_dir():
-        raise UserError(f'{root} is neither a config nor a folder')
+    if not any(root.iterdir()):
+        raise UserError(f'{root} is empty')
     if coco_files(root) or is_yolo(root) or voc_folder(root) and not (root / 'SegmentationClass').is_dir():
         return read_boxes(root)
     if find_pairs(root)[0]:

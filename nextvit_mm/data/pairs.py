@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import UserError
-from .files import pictures_below, read_lines, some, split_of
+from .files import contents, pictures_below, read_lines, some, split_of
 
 PICTURE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'jpegimages', 'leftimg8bit')
 MAP_FOLDERS = (
@@ -85,6 +85,6 @@ def no_pairs(root: Path) -> UserError:
     suffixes = sorted({path.suffix for path in pictures_below(root)})
     return UserError(
         f'{root} holds no pairs of pictures and class maps, such as images/*.jpg and masks/*.png of the same names, '
-        f'and no polygons; it has: {some(sorted(p.name for p in root.iterdir()), 8)} '
+        f'and no polygons; it has: {contents(root)} '
         f'(pictures: {", ".join(suffixes) or "none"})'
     )

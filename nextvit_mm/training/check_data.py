@@ -31,6 +31,8 @@ def check(source: str, data_root: str | None = None, cfg_options: dict | None = 
     with tempfile.TemporaryDirectory() as folder:
         if os.path.isdir(source):
             data: Data = read_any(Path(source), Path(folder))
+        elif not os.path.exists(source):
+            raise UserError(f'{source} is neither a config nor a folder')
         else:
             cfg = load_config(source, cfg_options)
             set_work_dir(cfg, folder)

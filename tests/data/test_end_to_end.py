@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from nextvit_mm.data.boxes import read_boxes
 from nextvit_mm.data.inspect import look, read_any
 from nextvit_mm.deploy.export import export
 from nextvit_mm.deploy.fold import fold
@@ -154,6 +155,14 @@ def test_a_look_at_a_config_and_at_class_maps(tmp_path, capsys):
     made.save_map(tmp_path / 'maps/masks/train/00.png', made.class_map(0)[:-1])
     with pytest.raises(UserError, match='00.png is 96×63, and its picture 96×64'):
         check(str(tmp_path / 'maps'), out=str(tmp_path / 'b.png'))
+
+
+@pytest.mark.parametrize('name, told', [('nothing', 'is neither a config nor a folder'), ('', 'is empty')])
+def test_a_look_at_nothing(name, told, tmp_path):
+    with pytest.raises(UserError, match=told):
+        check(str(tmp_path / name))
+    with pytest.raises(UserError, match="YOLO's data.yaml .*; it has: nothing$"):
+        read_boxes(tmp_path)
 
 
 @pytest.mark.parametrize('value, seen', [(255, '255; 255 is ignored, and training finds 0 '), (2, '2; training')])
