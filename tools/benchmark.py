@@ -10,8 +10,8 @@ from nextvit_mm.benchmark.options import LatencyOptions, ModelsOptions, Training
 from nextvit_mm.benchmark.rounds import Result
 from nextvit_mm.benchmark.training import measure_training
 from nextvit_mm.utils.command import add_options, run_command, take_options
-from nextvit_mm.utils.figures import check_matplotlib
-from nextvit_mm.utils.files import write_json
+from nextvit_mm.utils.figures import check_matplotlib, check_png
+from nextvit_mm.utils.files import check_writable, write_json
 from nextvit_mm.utils.progress import hush
 
 # Networks of about Next-ViT-S's accuracy or work in Tables 4 to 6, and Next-ViT's three sizes.
@@ -36,6 +36,10 @@ PRESETS = dict(peers=LatencyOptions(candidates=PEERS, shapes=('8x224',), runtime
 
 
 def benchmark(command: str, markdown: str | None, json: str | None, **args) -> None:
+    """Measure and report. What cannot be written is said before minutes of measuring, not after."""
+    for path in (markdown, json):
+        if path:
+            check_writable(path)
     result = dict(latency=latency, models=models, train=train)[command](args)
     hush()
     report.print_report(result)
@@ -49,7 +53,8 @@ def benchmark(command: str, markdown: str | None, json: str | None, **args) -> N
 
 def latency(args: dict[str, Any]) -> Result:
     if args['png']:
-        check_matplotlib()  # before minutes of measuring, not after
+        check_matplotlib()
+        check_png(args['png'])
     return measure_latency(take_options(LatencyOptions, args, PRESETS.get(args['preset'])))
 
 

@@ -7,18 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from ..utils.files import write_text
 from .coco import check_boxes, complete, is_coco, read_coco, without_masks
-from .files import (
-    VAL_SHARE,
-    contents,
-    picture_size,
-    pictures_below,
-    read_json,
-    seeded_split,
-    some,
-    split_of,
-    write_text,
-)
+from .files import VAL_SHARE, contents, picture_size, pictures_below, read_json, seeded_split, some, split_of
 from .voc import read_voc, voc_folder
 from .yolo import is_yolo, read_yolo
 

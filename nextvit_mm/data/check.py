@@ -11,11 +11,12 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, init_default_scope
 
 from ..errors import UserError
+from ..utils.files import write_text
 from .check_batches import check_batches
 from .check_folders import FLAG, check_folders
 from .check_maps import check_maps
 from .coco import check_boxes, complete, read_coco, without_masks
-from .files import pictures_below, some, write_text
+from .files import pictures_below, some
 from .loaders import (
     annotation_file,
     datasets_of,

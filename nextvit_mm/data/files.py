@@ -89,15 +89,6 @@ def read_csv(path: Path) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in csv.reader(read_lines(path))]
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a file by a rename: a process beside this one reads a whole one or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}')
-    part.write_text(text, encoding='utf-8')
-    part.replace(path)
-    return path
-
-
 def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURES and not path.name.startswith('.')
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
-from .files import PICTURES, VAL_SHARE, pictures_below, seeded_split, some, split_of, write_text
+from ..utils.files import write_text
+from .files import PICTURES, VAL_SHARE, pictures_below, seeded_split, some, split_of
 
 
 @dataclass

@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from ..utils.files import write_text
 from ..utils.optional import need
 from .class_list import ClassList, read_class_list
-from .files import VAL_SHARE, seeded_split, write_text
+from .files import VAL_SHARE, seeded_split
 from .pairs import Pair, find_pairs, no_pairs
 from .rasterize import as_maps
 

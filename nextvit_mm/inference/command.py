@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..errors import UserError
 from ..predict.predictor import Predictor, describe
+from ..utils.files import check_writable
 from ..weights.publish import is_weights_name
 from .models import EXPORTED, load_predictor
 from .results import CocoFile, Folder
@@ -41,12 +42,22 @@ def predict(
     Raises:
         UserError: A model or an input is missing; or, after all others were done, a picture could not be read.
     """
+    if not 0 <= score_thr <= 1:
+        raise UserError(f'--score-thr must be from 0 to 1, and is {score_thr:g}')
     checkpoint, inputs = split_checkpoint(model, inputs)
-    sources = find_sources(inputs)
+    drawn = Path(out or 'predictions') if out or not json else None
+    sources = find_sources(inputs, without=drawn)
+    if json:
+        check_writable(json)
     predictor = load_predictor(model, checkpoint, device)
-    folder = Folder(Path(out or 'predictions'), predictor, score_thr) if out or not json else None
+    folder = Folder(drawn, predictor, score_thr) if drawn else None
     coco = CocoFile(predictor, score_thr) if json else None
-    done, unreadable = _run(predictor, sources, score_thr, [sink for sink in (folder, coco) if sink is not None])
+    try:
+        done, unreadable = _run(predictor, sources, score_thr, [sink for sink in (folder, coco) if sink is not None])
+    except BaseException:  # Ctrl-C, a full disk: what was looked at is not lost
+        if coco is not None and coco.images:
+            coco.save(Path(json or ''))
+        raise
     if coco is not None:
         coco.save(Path(json or ''))
     written = [f'{len(folder.written):,} files in {folder.path}'] if folder else []

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..predict.predictor import Predictor
+from ..utils.files import write_text
 from ..utils.optional import need
 from .sources import Picture
 
@@ -47,12 +48,8 @@ class CocoFile:
         seen = max((row['category_id'] for row in self.annotations), default=0)
         names = self.predictor.about.get('classes') or [self.predictor.name(label) for label in range(seen)]
         categories = [dict(id=i, name=str(name)) for i, name in enumerate(names, start=1)]
-        _parent(path)
         content = dict(images=self.images, categories=categories, annotations=self.annotations)
-        try:
-            path.write_text(json.dumps(content), encoding='utf-8')
-        except OSError as error:
-            raise UserError(f'{path} cannot be written: {error.strerror}') from None
+        write_text(path, json.dumps(content))
 
     def _objects(self, result: dict[str, Any]):
         for i in np.flatnonzero(result['scores'] >= self.score_thr):

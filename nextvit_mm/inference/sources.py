@@ -59,8 +59,12 @@ class Unreadable(Exception):
     """A file that is no picture or video, or a damaged one."""
 
 
-def find_sources(inputs: Sequence[str]) -> list[Source]:
+def find_sources(inputs: Sequence[str], without: Path | None = None) -> list[Source]:
     """The pictures and videos that are named: files, folders with all below them, and patterns such as ``'*.jpg'``.
+
+    Args:
+        inputs: What names them.
+        without: A folder below which a given folder is not searched: what an earlier call has drawn.
 
     Raises:
         UserError: One of them names nothing.
@@ -72,7 +76,7 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
             found = [
                 Source(file, file.relative_to(path).as_posix())
                 for file in sorted(path.rglob('*'))
-                if file.suffix.lower() in PICTURES + VIDEOS and file.is_file()
+                if file.suffix.lower() in PICTURES + VIDEOS and file.is_file() and not _is_below(file, without, path)
             ]
         elif path.is_file():
             found = [Source(path, path.name)]
@@ -85,6 +89,14 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
             raise UserError(f'{given}: {what}; give pictures ({", ".join(PICTURES)}), videos, folders or patterns')
         sources += found
     return _with_names_of_their_own(sources)
+
+
+def _is_below(file: Path, folder: Path | None, given: Path) -> bool:
+    """Whether a file lies in a folder that is itself below the one that was given."""
+    if folder is None:
+        return False
+    inner = folder.resolve()
+    return inner != given.resolve() and inner in file.resolve().parents
 
 
 def read(source: Source, as_pixels: Callable[[Any], np.ndarray] = read_picture) -> Iterator[Picture]:

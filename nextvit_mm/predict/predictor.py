@@ -643,6 +643,8 @@ def main() -> None:
     parser.add_argument('--score-thr', type=float, default=0.3, help='of the detections that are shown (default: 0.3)')
     parser.add_argument('--threads', type=int, help="CPU threads (default: the runtime's choice)")
     args = parser.parse_args()
+    if not 0 <= args.score_thr <= 1:
+        parser.error(f'--score-thr must be from 0 to 1, and is {args.score_thr:g}')
     try:
         pictures = find_files(args.pictures)
         failed = _run(Predictor(args.model, args.threads), pictures, args)

@@ -10,6 +10,7 @@ from ..data.inspect import Report, look, read_any
 from ..data.own import Data, describe
 from ..data.sheet import draw_sheet
 from ..errors import UserError
+from ..utils.figures import check_png
 from .config import load_config, set_data_root, set_work_dir
 from .preflight import check_data
 
@@ -28,11 +29,13 @@ def check(source: str, data_root: str | None = None, cfg_options: dict | None = 
     Raises:
         UserError: Something would stop a run, or teach the wrong thing; one line each.
     """
+    if not os.path.exists(source):
+        raise UserError(f'{source} is neither a config nor a folder')
+    sheet = Path(out or Path('work_dirs', 'check_data', f'{Path(os.path.abspath(source)).stem}.png'))
+    check_png(sheet)
     with tempfile.TemporaryDirectory() as folder:
         if os.path.isdir(source):
             data: Data = read_any(Path(source), Path(folder))
-        elif not os.path.exists(source):
-            raise UserError(f'{source} is neither a config nor a folder')
         else:
             cfg = load_config(source, cfg_options)
             set_work_dir(cfg, folder)
@@ -49,6 +52,5 @@ def check(source: str, data_root: str | None = None, cfg_options: dict | None = 
             print(f'warning: {warning}')
         if report.errors:
             raise UserError('\n'.join(report.errors))
-        name = Path(os.path.abspath(source)).stem
-        print(f'written: {draw_sheet(data, Path(out or Path("work_dirs", "check_data", name + ".png")))}')
+        print(f'written: {draw_sheet(data, sheet)}')
     return report

@@ -19,6 +19,7 @@ from ..data.loaders import allow_no_workers
 from ..data.own import use_own_data, weaken_augmentation
 from ..errors import UserError
 from ..predict import exported  # noqa: F401  (registers the model of exported files)
+from ..utils.files import check_writable
 from ..weights.models import load_exactly
 from . import config as cfgs, distributed
 from .building import clear_config_errors
@@ -113,6 +114,8 @@ def evaluate(
         UserError: Config, data or checkpoint is missing or does not fit.
     """
     wanted = EvaluateOptions(**options)
+    if wanted.out:
+        check_writable(wanted.out)  # it is written after the last picture
     cfg = _prepare(config, work_dir, cfg_options, wanted.launcher)
     check_keys(cfg, 'model', 'test_dataloader', 'test_evaluator')
     if data_root:

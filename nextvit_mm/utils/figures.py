@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import UserError
+from .files import check_writable
 from .optional import need
 
 
@@ -57,10 +58,11 @@ def save_figure(figure, out_file: str | Path, bottom: float = 0.0) -> None:
 
 
 def check_png(out_file: str | Path) -> None:
-    """See that a picture's name ends in ``.png``.
+    """See that a picture's name ends in ``.png``, and that it can be written.
 
     Raises:
-        UserError: It does not.
+        UserError: It does not, or cannot.
     """
     if Path(out_file).suffix.lower() != '.png':
         raise UserError(f'{out_file}: pictures are PNG; give a name that ends in .png')
+    check_writable(out_file)

@@ -163,6 +163,50 @@ def test_folders_patterns_and_files_of_one_name(pictures, tmp_path):
     assert next(read(find_sources([str(tmp_path / 'y' / 'b#1.jpg')])[0])).name == 'b#1.jpg'
 
 
+def test_a_folder_is_searched_without_what_was_drawn_into_it(pictures, tmp_path):
+    one = sorted(pictures.glob('*.jpg'))[0]
+    for name in ('a.jpg', 'predictions/a.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.open(one).save(tmp_path / name)
+    drawn = tmp_path / 'predictions'
+    assert [s.name for s in find_sources([str(tmp_path)], without=drawn)] == ['a.jpg']
+    assert len(find_sources([str(tmp_path)], without=tmp_path / 'other')) == 2
+    assert [s.name for s in find_sources([str(drawn)], without=drawn)] == ['a.png']  # it was asked for
+    assert [s.name for s in find_sources([str(tmp_path)], without=tmp_path)] == ['a.jpg', 'predictions/a.png']
+
+
+def test_what_was_looked_at_before_ctrl_c_is_in_the_json(made, pictures, tmp_path, monkeypatch):
+    from nextvit_mm.inference.models import Trained
+
+    shown, found = iter([True, False]), tmp_path / 'found.json'
+    look = Trained.__call__
+
+    def call(self, picture):
+        if not next(shown):
+            raise KeyboardInterrupt
+        return look(self, picture)
+
+    monkeypatch.setattr(Trained, '__call__', call)
+    with pytest.raises(KeyboardInterrupt):
+        predict(str(made('classification').folder), [str(pictures)], json=str(found), device='cpu')
+    assert len(json.loads(found.read_text())['images']) == 1
+
+
+@pytest.mark.parametrize(
+    'flags, told',
+    [
+        (dict(score_thr=1.5), '--score-thr must be from 0 to 1, and is 1.5'),
+        (dict(score_thr=float('nan')), '--score-thr must be from 0 to 1, and is nan'),
+        (dict(json='FOLDER'), 'cannot be written: it is a folder'),
+        (dict(json='/proc/x/found.json'), '/proc/x/found.json cannot be written: No such file'),
+    ],
+)
+def test_what_would_fail_at_the_end_is_said_before_the_start(flags, told, pictures, tmp_path):
+    flags = {name: str(tmp_path) if value == 'FOLDER' else value for name, value in flags.items()}
+    with pytest.raises(UserError, match=told):
+        predict('no model is needed for this', [str(pictures)], **flags)
+
+
 @pytest.mark.slow
 def test_an_exported_file(made, pictures, tmp_path):
     pytest.importorskip('onnxruntime')

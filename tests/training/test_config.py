@@ -244,3 +244,8 @@ def test_a_config_of_a_library_that_is_not_here_is_an_error(tmp_path):
     config.write_text("_base_ = 'mmnothing::_base_/default_runtime.py'\n")
     with pytest.raises(UserError, match='other.py cannot be read as a config'):
         cfgs.load_config(str(config))
+
+
+def test_predictions_that_could_not_be_written_stop_a_test_before_it_runs():
+    with pytest.raises(UserError, match='/proc/x/found.pkl cannot be written'):
+        launch.evaluate('no config is read', 'no checkpoint', out='/proc/x/found.pkl')

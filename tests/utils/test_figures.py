@@ -7,7 +7,7 @@ import matplotlib.image
 import pytest
 
 from nextvit_mm.errors import UserError
-from nextvit_mm.utils.figures import new_figure, save_figure
+from nextvit_mm.utils.figures import check_png, new_figure, save_figure
 
 
 def test_drawing_leaves_the_backend_and_pyplots_figures_alone(tmp_path):
@@ -40,6 +40,8 @@ def test_without_matplotlib_one_line_says_what_to_do(monkeypatch):
         new_figure((3, 2))
 
 
-def test_a_file_that_is_no_png_is_refused(tmp_path):
+def test_a_file_that_is_no_png_or_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(UserError, match='cannot be written'):
+        check_png('/proc/x/line.png')
     with pytest.raises(UserError, match='name that ends in .png'):
         save_figure(new_figure((3, 2)), tmp_path / 'figure.pdf')
