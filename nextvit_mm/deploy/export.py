@@ -12,11 +12,12 @@ from torch import nn
 
 from ..adapt import use_nextvit
 from ..errors import UserError
-from ..predict.predictor import Predictor
+from ..predict.predictor import Predictor, about_file
 from ..training import config as cfgs
 from ..training.channels import fit_channels
 from ..training.loading import load_model
 from ..training.preflight import check_data
+from ..utils.files import check_writable
 from ..utils.logs import quiet_log
 from . import backends
 from .console import Steps, files_of, move, print_result
@@ -67,6 +68,7 @@ def export(config: str, checkpoint: str | None = None, **options: Any) -> Path:
     target = _target(cfg, wanted)
     if wanted.to == 'tensorrt':
         backends.check_tensorrt()
+    check_writable(about_file(target))
     evaluates = _evaluates(cfg, checkpoint, wanted)
     steps = Steps(5 + (wanted.to == 'tensorrt') + wanted.int8 + evaluates)
     with quiet_log():
@@ -85,7 +87,6 @@ def export(config: str, checkpoint: str | None = None, **options: Any) -> Path:
             random_weights=wanted.random_weights,
             checkpoint=Path(checkpoint).name if checkpoint else None,
         )
-        target.parent.mkdir(parents=True, exist_ok=True)
         # Beside the file to come, so that it gets there by a rename, whole or not at all.
         with tempfile.TemporaryDirectory(prefix=f'.{target.stem}-', dir=target.parent) as folder:
             path = job.make(Path(folder, target.name), steps)

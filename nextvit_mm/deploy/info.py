@@ -106,9 +106,10 @@ def _colors(cfg: Config, pre: nn.Module, planned: Plan) -> dict[str, Any]:
         if mean is not None or turns:
             raise UserError(f'{cfg.filename} normalises twice: by Normalize in the pipeline and by data_preprocessor')
         return dict(planned.normalize)
-    if mean is None:
-        raise UserError(f'the data_preprocessor of {cfg.filename} has no mean and std')
-    mean, std = ([float(str(value)) for value in values.flatten().cpu().numpy()] for values in (mean, std))
+    if mean is None:  # the network takes pixels from 0 to 255
+        mean, std = [0.0] * channels, [1.0] * channels
+    else:
+        mean, std = ([float(str(value)) for value in values.flatten().cpu().numpy()] for values in (mean, std))
     return dict(color='gray' if channels == 1 else 'RGB' if turns else 'BGR', mean=mean, std=std)
 
 

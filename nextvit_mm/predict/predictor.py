@@ -69,7 +69,13 @@ class Predictor:
     ) -> None:
         self.path = Path(path)
         self.about = about or read_about(self.path)
-        self.session = session or open_session(self.path, threads, precision)
+        try:
+            self.session = session or open_session(self.path, threads, precision)
+        except (ImportError, OSError, ValueError):
+            raise
+        except Exception as error:  # each runtime has classes of its own
+            cause = (str(error).split('\n\n')[0].strip().splitlines() or [type(error).__name__])[-1]
+            raise ValueError(f'{self.path} cannot be opened, since it is damaged or not whole: {cause}') from None
 
     def __call__(self, picture: str | Path | np.ndarray) -> dict[str, Any]:
         """Results of one picture, a file or an array as of :func:`read_picture`, in pixels of that picture.

@@ -355,6 +355,7 @@ def test_nothing_is_overwritten_unless_asked_for(cases, pictures, tmp_path):
         ('detection', dict(dynamic=('batch',)), 'leave batch out'),
         ('detection', dict(to='coreml', int8=True, out='model.mlpackage'), '--int8 is for onnx and openvino'),
         ('detection', dict(out='model.xml'), 'must end in .onnx'),
+        ('detection', dict(out='/proc/x/model.onnx'), '/proc/x/model.onnx.json cannot be written: No such file'),
         ('detection', dict(images='nowhere.png'), 'no pictures'),
         ('detection', dict(size=(64, 64, 3)), 'one or two whole numbers'),
         ('detection', dict(cfg_options={'model.test_cfg.rcnn.nms.type': 'soft_nms'}), 'rcnn.nms.type=soft_nms'),

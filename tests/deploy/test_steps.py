@@ -1,12 +1,16 @@
 """Test pipelines: what is understood becomes the same picture, all else is refused by name."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from PIL import Image
+from torch import nn
 
+from nextvit_mm.deploy.info import describe_input
 from nextvit_mm.deploy.steps import plan
 from nextvit_mm.errors import UserError
 from nextvit_mm.predict.predictor import place, read_picture
@@ -137,3 +141,14 @@ def test_recipes_say_how_pictures_are_resized():
 def test_normalize_in_the_pipeline():
     found = plan(config(dict(type='Normalize', mean=[1, 2, 3], std=[4, 5, 6])), 'detection', None, ('size',))
     assert found.normalize == dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], color='RGB')
+
+
+def test_a_network_of_unchanged_pixels():
+    """Neither the pipeline nor the preprocessor normalises: the network takes 0 to 255."""
+    cfg = config()
+    cfg.model = dict(backbone=dict(type='NextViT'))
+    planned = plan(cfg, 'detection', None, ('size',))
+    about = describe_input(cfg, SimpleNamespace(data_preprocessor=nn.Identity()), planned, ('size',))
+    assert (about['input']['mean'], about['input']['std'], about['input']['color']) == ([0.0] * 3, [1.0] * 3, 'BGR')
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    assert np.array_equal(place(picture, about).tensor[0].transpose(1, 2, 0)[..., ::-1], picture)

@@ -210,6 +210,15 @@ def test_wrong_files_and_pictures_are_named(tmp_path):
         r.read_picture(np.zeros((4, 4)))
 
 
+@pytest.mark.parametrize('name, runtime', [('model.onnx', 'onnxruntime'), ('model.xml', 'openvino')])
+def test_a_damaged_model_is_named(name, runtime, tmp_path):
+    pytest.importorskip(runtime)
+    (tmp_path / name).write_bytes(b'no model' * 100)
+    with pytest.raises(ValueError, match=f'{name} cannot be opened, since it is damaged or not whole: .+') as error:
+        r.Predictor(tmp_path / name, about=dict(task='classification'))
+    assert '\n' not in str(error.value)
+
+
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)  # turned or mirrored, another one
 
 
