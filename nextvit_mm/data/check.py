@@ -186,14 +186,14 @@ def _check_coco(cfg: Config, split: str, dataset: dict, classes: tuple[str, ...]
     _check_categories([str(c['name']) for c in found['categories']], classes, file, name)
     notes = complete(found, file)
     for warning in check_boxes(found, file):
-        print_log(f'warning: {warning}', 'current', level=30)
+        print_log(warning, 'current', level=30)
     with_mask = any(step.get('with_mask') for step in dicts_in(dataset.get('pipeline') or []))
     if with_mask and split == 'train':
         _check_masks(cfg, found, file)
     _check_pictures(found, picture_folder(dataset), file)
     if not found['annotations'] and not all(e.get('format_only') for e in evaluators_of(cfg, split)):
         print_log(
-            f'warning: {file} has no annotations, so that each metric is -1: {split}_evaluator.format_only=True with '
+            f'{file} has no annotations, so that each metric is -1: {split}_evaluator.format_only=True with '
             f'{split}_evaluator.outfile_prefix=PATH writes the predictions alone',
             'current',
             level=30,
@@ -221,7 +221,7 @@ def _check_categories(names: list[str], classes: tuple[str, ...], file: Path, na
         )
     left_out = [n for n in names if n not in classes]
     if left_out:
-        print_log(f'warning: {file}: left out, because no class has the name: {some(left_out)}', 'current', level=30)
+        print_log(f'{file}: left out, because no class has the name: {some(left_out)}', 'current', level=30)
 
 
 def _check_masks(cfg: Config, found: dict, file: Path) -> None:

@@ -37,7 +37,7 @@ def check_maps(cfg: Config, split: str, dataset: dict, kind: Any, classes: tuple
             check_variety(seen, pairs[0][1].parent, limit)
     lossy = [path for _, path in pairs if is_lossy(path)]
     if lossy:
-        print_log(f'warning: {lossy[0]} is {JPEG}', 'current', level=30)
+        print_log(f'{lossy[0]} is {JPEG}', 'current', level=30)
     return len(pairs)
 
 

@@ -2,8 +2,10 @@
 
 import copy
 import functools
+import logging
 import os
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -88,6 +90,8 @@ def train(
     check_pretrained(cfg)
     use_the_cpu_well(cfg)
     changes = check_changes(point, cfg.pretty_text, wanted.allow_changes) if point else []
+    if not point and is_main_process():
+        _warn_of_earlier_run(cfg.work_dir)
     return run_training(cfg, Start(point, changes, wanted.allow_changes, wanted.bad_pictures))
 
 
@@ -234,6 +238,17 @@ def _point_to_go_on_from(cfg: Config, resume: str | None) -> Point | None:
         return None
     check_checkpoint(path)
     return read_point(path)
+
+
+def _warn_of_earlier_run(work_dir: str) -> None:
+    earlier = sorted(Path(work_dir).glob('*_[0-9]*.pth'), key=lambda path: path.stat().st_mtime)
+    if earlier:
+        print_log(
+            f'{work_dir} holds checkpoints of an earlier run, such as {earlier[-1].name}. This run starts anew, and '
+            'writes over those of the same names. --resume goes on instead; --work-dir gives another folder',
+            'current',
+            level=logging.WARNING,
+        )
 
 
 def _dump_metric(cfg: Config, out: str):
