@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -63,7 +63,9 @@ def find_root() -> Path | None:
 def add_to_configs() -> None:
     """Let ``_base_ = 'nextvit_mm::detection/….py'`` find our configs, in any script that has imported this package.
 
-    MMEngine looks below the folder that pip tells, which an editable installation does not have.
+    MMEngine looks below the folder that pip tells, which an editable installation does not have. For a base of an MM
+    library it first reads all the metafiles of that library, for up to a second a base, and then takes the file of that
+    name. Where there is that file, it is taken at once.
     """
     from mmengine.config import Config
 
@@ -71,10 +73,12 @@ def add_to_configs() -> None:
     if getattr(usual, 'with_nextvit', False):
         return
 
+    @wraps(usual)
     def with_ours(cfg_path: str, filename: str) -> tuple[str, str | None]:
         package, mark, inner = cfg_path.partition('::')
         if (package, mark) != (NAME, '::'):
-            return usual(cfg_path, filename)
+            shipped = _shipped(package, inner) if mark else None
+            return (str(shipped), package) if shipped else usual(cfg_path, filename)
         path = (find_root() or Path(NAME)) / 'configs' / (inner if inner.endswith('.py') else f'{inner}.py')
         if not path.is_file():
             raise FileNotFoundError(f'{cfg_path} is none of the configs of {NAME}: there is no {path}')
@@ -82,6 +86,16 @@ def add_to_configs() -> None:
 
     vars(with_ours)['with_nextvit'] = True
     Config._get_cfg_path = staticmethod(with_ours)
+
+
+def _shipped(package: str, inner: str) -> Path | None:
+    """A config that an installed MM library has; None where MMEngine is to look for it, or to say what is missing."""
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):  # a name with a dot, a module made by hand
+        return None
+    path = Path(spec.origin).parent / '.mim' / 'configs' / inner if spec and spec.origin else None
+    return path if path and path.is_file() else None
 
 
 def add_to_inferencers() -> None:

@@ -4,6 +4,8 @@ One recipe of each kind takes its steps at its real size, the others with a smal
 fit one another is seen on the meta device, as are the rules that go by parameters' names.
 """
 
+import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -99,12 +101,19 @@ def test_a_training_step_and_a_test_step(config):
         assert results[0].pred_instances.masks.shape[1:] == (64, 64)
 
 
+@cache
+def count(model: str, scope: str):
+    """Of several recipes with one model, such as those of another schedule, it is counted once."""
+    return count_complexity(Config(dict(model=json.loads(model), default_scope=scope)), (64, 64))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda p: p.stem)
 def test_the_widths_fit_one_another(config):
     """The network at its real size on a picture's shape; a head that only trains is not run, and counted by hand."""
     cfg = load_config(config)
-    counted = count_complexity(cfg, (64, 64))
+    cfg.model.backbone.init_cfg = None  # weights are not read
+    counted = count(json.dumps(cfg.model.to_dict(), sort_keys=True), cfg.default_scope)
     assert counted.flops > 0 and set(counted.not_run) <= {'auxiliary_head'}
     if 'auxiliary_head' in counted.not_run:
         model = without_values(cfg)
@@ -205,6 +214,30 @@ def test_what_the_release_says(config):
                 150,
             )
             assert aux.loss_decode.loss_weight == 0.4
+
+
+@pytest.mark.parametrize(
+    'base',
+    [
+        'mmdet::_base_/models/retinanet_r50_fpn.py',
+        'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
+        'mmpretrain::regnet/regnetx-1.6gf_8xb128_in1k.py',
+    ],
+)
+def test_bases_of_mm_libraries_are_the_files_that_mmengine_takes(base, monkeypatch):
+    """They are taken without MMEngine's search, which reads all metafiles; and nothing else is."""
+    pytest.importorskip(base.partition('::')[0])
+    ours, usual = Config._get_cfg_path, Config._get_cfg_path.__wrapped__
+    (path, scope), (path_of_mmengine, scope_of_mmengine) = ours(base, ''), usual(base, '')
+    assert scope == scope_of_mmengine and Path(path).samefile(path_of_mmengine)  # a virtual environment may be a link
+    errors = []
+    for find in (ours, usual):
+        with pytest.raises(FileNotFoundError) as error:
+            find(base.replace('_', '_no_', 1), '')
+        errors.append(str(error.value))
+    assert errors[0] == errors[1]
+    monkeypatch.setattr('mmengine.config.config._get_external_cfg_path', None)  # what searches
+    assert ours(base, '') == (path, scope)
 
 
 def coco_dataset(cfg, digits):
