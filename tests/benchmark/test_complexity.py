@@ -1,7 +1,9 @@
 """Every Next-ViT row of Tables 4 to 6, counted as the paper counted, and as it is."""
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
 from nextvit_mm.benchmark.complexity import count_complexity
 from nextvit_mm.errors import UserError
@@ -170,6 +172,24 @@ def test_a_size_that_makes_no_sense(size):
     pytest.importorskip('mmdet')
     with pytest.raises(UserError, match='height and a width'):
         count_complexity(load_config(DETECTOR), size)
+
+
+def test_a_norm_of_another_width_is_noticed():
+    """BNs are not run, and their width is looked at instead."""
+    pytest.importorskip('mmseg')
+
+    class Misfit(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(3, 8, 1), torch.nn.BatchNorm2d(4)
+
+        def forward(self, image, mode):
+            return self.norm(self.conv(image))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS.module_dict, 'Misfit', Misfit)
+        with pytest.raises(UserError, match='Misfit cannot be counted at 64×64'):
+            count_complexity(Config(dict(default_scope='mmseg', model=dict(type='Misfit'))), (64, 64))
 
 
 def test_a_model_that_is_not_there():
