@@ -1,5 +1,6 @@
 """The classifiers against timm's on photographs: from the file of a picture to the logits."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -55,15 +56,15 @@ def config(size: str, side: int, transform: str):
     return cfg
 
 
-def preprocessed(cfg, root: Path, model) -> torch.Tensor:
-    """What the network gets of every picture: the config's dataset, pipeline and data preprocessor."""
+def preprocessed(cfg, root: Path, model, count: int | None = None) -> torch.Tensor:
+    """What the network gets of every picture, or of the first: the config's dataset, pipeline and preprocessor."""
     init_default_scope('mmpretrain')
     dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, data_root=str(root)))
-    batch = pseudo_collate([dataset[i] for i in range(len(dataset))])
+    batch = pseudo_collate([dataset[i] for i in range(len(dataset))[:count]])
     return model.data_preprocessor(batch, training=False)['inputs']
 
 
-def preprocessed_by_timm(name: str, root: Path, crop_pct: float) -> torch.Tensor:
+def preprocessed_by_timm(name: str, root: Path, crop_pct: float, count: int | None = None) -> torch.Tensor:
     """The same by timm, with the settings of its hub entry."""
     entry = timm.get_pretrained_cfg(name)
     transform = create_transform(
@@ -74,7 +75,8 @@ def preprocessed_by_timm(name: str, root: Path, crop_pct: float) -> torch.Tensor
         crop_pct=crop_pct,
         crop_mode=entry.crop_mode,
     )
-    return torch.stack([transform(Image.open(path).convert('RGB')) for path in sorted((root / 'val').iterdir())])
+    paths = sorted((root / 'val').iterdir())[:count]
+    return torch.stack([transform(Image.open(path).convert('RGB')) for path in paths])
 
 
 def build(cfg):
@@ -127,28 +129,45 @@ def test_the_comparison_of_pictures_notices_another_transform(photographs):
     assert [name for name, other in zip(names, different) if other] == ['f_turned.jpg']
 
 
-@pytest.fixture(scope='module', params='sbl')
-def reference(request, photographs):
-    """timm's network with random weights and random affine BN, its BN statistics those of photographs."""
-    torch.manual_seed(0)
-    model = randomise(empty(timm.create_model, f'nextvit_{SIZES[request.param]}', pretrained=False), seed=1)
-    pictures = preprocessed_by_timm(hub_name(request.param, 224), photographs, 0.875)[:5]
-    return request.param, fit_norms(model, pictures)
+@pytest.fixture(scope='module')
+def reference(photographs):
+    """timm's network of a size with random weights and random affine BN, its BN statistics those of photographs."""
+
+    @lru_cache(maxsize=1)
+    def make(size: str) -> torch.nn.Module:
+        model = randomise(empty(timm.create_model, f'nextvit_{SIZES[size]}', pretrained=False), seed=1)
+        return fit_norms(model, preprocessed_by_timm(hub_name(size, 224), photographs, 0.875, count=3))
+
+    return make
+
+
+# All four for S. B and L get the same pictures and have one network for both sides, as the next test sees.
+LOGITS = [*(('s', *case) for case in CROPS), ('b', 'authors', 224), ('l', 'timm', 224)]
+
+
+@pytest.mark.parametrize('transform, side', CROPS, ids=str)
+@pytest.mark.parametrize('size', SIZES)
+def test_every_size_gets_the_same_pictures_and_has_one_network(size, transform, side):
+    cfg, small, usual = config(size, side, transform), config('s', side, transform), config(size, 224, transform)
+    assert cfg.test_dataloader.dataset == small.test_dataloader.dataset
+    assert cfg.data_preprocessor == small.data_preprocessor
+    cfg.model.backbone.drop_path_rate = usual.model.backbone.drop_path_rate  # of training alone
+    assert cfg.model == usual.model
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('transform, side', CROPS, ids=str)
-def test_logits_are_timms(transform, side, reference, photographs, tmp_path, record_property):
+@pytest.mark.parametrize('size, transform, side', LOGITS, ids=str)
+def test_logits_are_timms(size, transform, side, reference, photographs, tmp_path, record_property):
     """timm's weights and statistics come through the project's reading of a timm file."""
-    size, model_of_timm = reference
+    model_of_timm = reference(size)
     torch.save(model_of_timm.state_dict(), tmp_path / 'timm.pth')
     cfg = config(size, side, transform)
     model = build(cfg)
     load_exactly(model, str(tmp_path / 'timm.pth'), cfg.filename)
-    chosen = slice(0, 3 if side == 224 else 2)
+    crop = CROPS[transform, side]
     with torch.inference_mode():
-        ours = model(preprocessed(cfg, photographs, model)[chosen], mode='tensor')
-        theirs = model_of_timm(preprocessed_by_timm(hub_name(size, side), photographs, CROPS[transform, side])[chosen])
+        ours = model(preprocessed(cfg, photographs, model, count=2), mode='tensor')
+        theirs = model_of_timm(preprocessed_by_timm(hub_name(size, side), photographs, crop, count=2))
     difference = (ours - theirs).abs().max().item()
     record_property('largest difference', difference)
     record_property('spread of the logits', theirs.std().item())
