@@ -3,12 +3,14 @@
 import contextlib
 import copy
 import io
+import json
 import os
 import runpy
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -212,6 +214,74 @@ def _checked(result: subprocess.CompletedProcess) -> subprocess.CompletedProcess
             f'{result.args} ended with {result.returncode}:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}'
         )
     return result
+
+
+# Waits for a line of JSON on its input, runs the code of it in a fork of its own, and answers with another.
+_HATCHERY = """
+import json, os, sys, traceback
+import mmcv, mmengine.runner, torch
+def run(order):
+    os.chdir(order['cwd'])
+    os.environ.update(order['env'])
+    sys.path[1:1] = order['env'].get('PYTHONPATH', '').split(os.pathsep)
+    sys.argv = ['-c', *order['argv']]
+    for number, name in ((1, 'out'), (2, 'err')):
+        os.dup2(os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    status = 0
+    try:
+        exec(compile(order['code'], '<code>', 'exec'), dict(__name__='__main__'))
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        run(json.loads(line))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope='session')
+def run_fresh(tmp_path_factory):
+    """A function that runs code with arguments in a process of its own, as ``python -c`` does.
+
+    Torch, mmcv and mmengine are imported already, which takes most of the time of so short a process. Of this package
+    and of the MM libraries nothing is.
+    """
+    folder = tmp_path_factory.mktemp('fresh')
+    paths = dict(out=str(folder / 'out'), err=str(folder / 'err'))
+    with subprocess.Popen(
+        [sys.executable, '-c', _HATCHERY], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as hatchery:
+
+        def run(code: str, *args, cwd=ROOT, check=True, **env) -> subprocess.CompletedProcess:
+            order = dict(code=code, argv=[str(arg) for arg in args], cwd=str(cwd), env={**os.environ, **env}, **paths)
+            hatchery.stdin.write(json.dumps(order) + '\n')
+            hatchery.stdin.flush()
+            status = int(hatchery.stdout.readline())
+            out, err = (Path(paths[name]).read_text() for name in ('out', 'err'))
+            result = subprocess.CompletedProcess(order['argv'], status, out, err)
+            return _checked(result) if check else result
+
+        yield run
+        hatchery.stdin.close()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def quick_runs():
+    """Half of a tiny run's time: yapf lays out the config's text again and again, and a data set tidies memory up.
+
+    The text is Python either way, and the processes that tests start lay it out as usual.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
+        patch.setattr('mmengine.dataset.base_dataset.gc', SimpleNamespace(collect=lambda: 0))
+        yield
 
 
 @pytest.fixture(autouse=True)

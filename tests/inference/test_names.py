@@ -2,7 +2,7 @@
 
 import pytest
 
-from ..conftest import ROOT, run_tool
+from ..conftest import ROOT
 
 CODE = """
 import sys, warnings
@@ -44,18 +44,18 @@ print('OTHERS', 'resnet50_8xb32_in1k' in list_models(), len(self.list_models('mm
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ['detection', 'segmentation', 'classification'])
-def test_an_inferencer_of_mm_with_a_config_by_path(task, made, digits):
+def test_an_inferencer_of_mm_with_a_config_by_path(task, made, digits, run_fresh):
     model = made(task)
     picture = next((digits / 'coco' / 'val2017').glob('*.jpg'))
-    result = run_tool('-c', CODE, task, model.config, model.checkpoint, picture)
+    result = run_fresh(CODE, task, model.config, model.checkpoint, picture)
     assert 'FOUND' in result.stdout
 
 
 @pytest.mark.slow
-def test_an_inferencer_of_mm_finds_recipes_by_name():
+def test_an_inferencer_of_mm_finds_recipes_by_name(run_fresh):
     for library in ('mmdet', 'mmseg', 'mmpretrain'):
         pytest.importorskip(library)
-    lines = run_tool('-c', BY_NAME).stdout.splitlines()
+    lines = run_fresh(BY_NAME).stdout.splitlines()
     assert 'OTHERS True True' in lines
     named = [line.split()[1:] for line in lines if line.startswith('NAME')]
     assert [row[1] for row in named] == ['small', 'base', 'large'] and named[2][2] == 'True'
@@ -101,7 +101,7 @@ def test_custom_imports_beside_the_config(own_config, monkeypatch):
 
 
 @pytest.mark.slow
-def test_custom_imports_of_ones_own_leave_the_backbone_found(own_config):
+def test_custom_imports_of_ones_own_leave_the_backbone_found(own_config, run_fresh):
     """Not named any more in custom_imports, the package is imported by the backbone's own name."""
     own_config.write_text(OWN.format(root=ROOT).replace('my_own_data', 'colorsys'))
     code = (
@@ -110,5 +110,5 @@ def test_custom_imports_of_ones_own_leave_the_backbone_found(own_config):
         'backbone = Config.fromfile("x.py").model.backbone\nassert "nextvit_mm" not in sys.modules\n'
         'print("BUILT", type(MODELS.build(backbone)).__name__)'
     )
-    result = run_tool('-c', code, cwd=own_config.parent, PYTHONPATH=str(ROOT))
+    result = run_fresh(code, cwd=own_config.parent, PYTHONPATH=str(ROOT))
     assert 'BUILT NextViT' in result.stdout

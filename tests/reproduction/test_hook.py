@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
 import re
 import socket
 import uuid
@@ -17,8 +19,6 @@ from nextvit_mm.errors import UserError
 from nextvit_mm.published import PublishedRun
 from nextvit_mm.reproduction import hook as hook_module
 from nextvit_mm.utils.logs import read_scalars
-
-from ..conftest import ROOT, run_tool
 
 LR = 0.01
 
@@ -246,24 +246,22 @@ def test_epochs_of_half_the_batch(train):
     assert re.findall(r'iteration (\d+), evaluation', log) == ['20', '40', '60', '80']
 
 
-TWO_PROCESSES = """
-import os, sys
-import torch
-torch.distributed.init_process_group('gloo')
-from tests.reproduction.test_hook import Toy, build_runner, hook_module, small_run
-
 class Ranked(Toy):
+    """Its loss is 1 in the first process, and 2 in the second."""
+
     def forward(self, inputs, mode='tensor'):
         out = super().forward(inputs, mode)
         return {'loss': out['loss'] + torch.distributed.get_rank()} if mode == 'loss' else out
 
-hook_module.load_run = lambda name: small_run(loss=1.52)
-work_dir = sys.argv[1]
-if torch.distributed.get_rank():  # another machine, whose work dir says something else
-    work_dir += '_other'
-    hook_module._start_problem = lambda runner, run: 'another start'
-build_runner(work_dir, batch_size=2, model=Ranked()).train()
-"""
+
+def one_of_two(rank, work_dir, port):
+    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    torch.distributed.init_process_group('gloo')
+    hook_module.load_run = lambda name: small_run(loss=1.52)
+    if rank:  # another machine, whose work dir says something else
+        work_dir += '_other'
+        hook_module._start_problem = lambda runner, run: 'another start'
+    build_runner(work_dir, batch_size=2, model=Ranked()).train()
 
 
 def test_means_are_over_all_processes(tmp_path):
@@ -271,22 +269,18 @@ def test_means_are_over_all_processes(tmp_path):
 
     The first process decides that they are compared; the other would not by itself.
     """
-    (tmp_path / 'two.py').write_text(TWO_PROCESSES)
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    run_tool(
-        '-m',
-        'torch.distributed.run',
-        '--nproc_per_node',
-        2,
-        '--master_port',
-        port,
-        tmp_path / 'two.py',
-        tmp_path / 'work',
-        PYTHONPATH=str(ROOT),
-        OMP_NUM_THREADS='1',
-    )
+        port = str(free.getsockname()[1])
+    start = multiprocessing.get_context('fork').Process
+    both = [start(target=one_of_two, args=(rank, str(tmp_path / 'work'), port)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+        process.kill()
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
     log = next((tmp_path / 'work').rglob('*.log')).read_text()
     assert len(re.findall(r'loss +1\.5 \| +1\.52 \| +-0\.02', log)) == 8
     assert 'left the published run' not in log

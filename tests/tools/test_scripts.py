@@ -9,28 +9,45 @@ import pytest
 
 from ..conftest import DETECTOR, ROOT
 
+TORCHRUN = [
+    ('dist_train.sh', [DETECTOR, '1'], 'CONFIG GPUS'),
+    ('dist_test.sh', [DETECTOR, 'gone.pth', '1'], 'CONFIG CHECKPOINT GPUS'),
+]
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    'script, arguments, usage',
-    [
-        ('dist_train.sh', [DETECTOR, '1'], 'CONFIG GPUS'),
-        ('dist_test.sh', [DETECTOR, 'gone.pth', '1'], 'CONFIG CHECKPOINT GPUS'),
-    ],
-)
-def test_torchrun_scripts_hand_everything_to_the_tool(script, arguments, usage, tmp_path):
+def test_torchrun_hands_everything_to_the_tool(tmp_path):
     """Without a GPU no process group comes up; the arguments arrive and are checked before one is asked for."""
-    command = ['bash', str(ROOT / 'tools' / script)]
+    script, arguments, _ = TORCHRUN[0]
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = str(free.getsockname()[1])
     env = {**os.environ, 'PYTHON': sys.executable, 'PORT': port}
-    bare = subprocess.run(command, capture_output=True, text=True)
-    assert bare.returncode == 2 and usage in bare.stderr
-    result = subprocess.run(
-        [*command, *arguments, '--data-root', 'not here'], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
+    command = ['bash', str(ROOT / 'tools' / script), *arguments, '--data-root', 'not here']
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert result.returncode != 0 and 'not here' in result.stderr and 'MISSING' in result.stderr
+
+
+def test_both_torchrun_scripts_hand_over_alike(tmp_path):
+    """What arrives of the one in a real run arrives of the other, too."""
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\nfor a in "$@"; do echo "$a"; done\n')
+    python.chmod(0o755)
+    said = []
+    for script, arguments, usage in TORCHRUN:
+        command = ['bash', str(ROOT / 'tools' / script)]
+        bare = subprocess.run(command, capture_output=True, text=True)
+        assert bare.returncode == 2 and usage in bare.stderr
+        command += [*arguments, '--data-root', 'not here']
+        env = {**os.environ, 'PYTHON': str(python)}
+        result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+        said.append(result.stdout.splitlines())
+    train, test = said
+    train.remove('--max_restarts=0')  # tools/train.py alone can go on
+    tool = str(ROOT / 'tools' / 'train.py')
+    at = train.index(tool)
+    assert train[at:] == [tool, DETECTOR, '--launcher', 'pytorch', '--data-root', 'not here']
+    assert test == [*train[:at], str(ROOT / 'tools' / 'test.py'), DETECTOR, 'gone.pth', *train[at + 2 :]]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,7 @@
 import hashlib
 import http.server
 import json
-import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -216,7 +213,8 @@ def serve_on_hub(server, repo, file, content, revision='main', digest=None):
         server.headers[path] = {'X-Repo-Commit': COMMIT, 'ETag': f'"{digest or hashlib.sha256(content).hexdigest()}"'}
 
 
-def ask(server, home, *names, **env):
+@pytest.fixture
+def ask(server, run_fresh):
     """Load names in a process of its own, because the hub's client reads its settings when it is imported."""
     code = (
         'import json, sys, nextvit_mm\nfrom mmengine.runner.checkpoint import CheckpointLoader\nout = []\n'
@@ -225,24 +223,15 @@ def ask(server, home, *names, **env):
         '    except Exception as e:\n        out.append(f"{type(e).__name__}: {e}")\n'
         'print("\\n" + json.dumps(out))'
     )
-    result = subprocess.run(
-        [sys.executable, '-c', code, *names],
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            'HF_ENDPOINT': server.url,
-            'HF_HOME': str(home),
-            'HF_HUB_DISABLE_XET': '1',
-            'NEXTVIT_MM_WEIGHTS': '',
-            **env,
-        },
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+
+    def ask(home, *names, **env):
+        here = {'HF_ENDPOINT': server.url, 'HF_HOME': str(home), 'HF_HUB_DISABLE_XET': '1', 'NEXTVIT_MM_WEIGHTS': ''}
+        return json.loads(run_fresh(code, *names, **{**here, **env}).stdout.splitlines()[-1])
+
+    return ask
 
 
-def test_the_hub(server, tmp_path):
+def test_the_hub(server, ask, tmp_path):
     content, total = as_bytes(tmp_path, 'x.safetensors'), float(STATE['a'].sum())
     serve_on_hub(server, 'me/safe', 'model.safetensors', content)
     serve_on_hub(server, 'me/bin', 'pytorch_model.bin', as_bytes(tmp_path, 'x.bin'))
@@ -251,25 +240,25 @@ def test_the_hub(server, tmp_path):
     serve_on_hub(server, 'me/altered', 'model.safetensors', content, digest='0' * 64)
     home = tmp_path / 'home'
     names = ['hf-hub:me/safe', 'hf-hub:me/bin', 'hf-hub:me/tagged@v1:sub/w.pth', 'nextvit-small_in1k']
-    assert ask(server, home, *names) == 4 * [total]
-    altered, gone, no_file = ask(server, home, 'hf-hub:me/altered', 'hf-hub:me/gone', 'hf-hub:me/safe:other.pth')
+    assert ask(home, *names) == 4 * [total]
+    altered, gone, no_file = ask(home, 'hf-hub:me/altered', 'hf-hub:me/gone', 'hf-hub:me/safe:other.pth')
     assert altered.startswith('WeightsError') and 'SHA-256' in altered
     assert not [p for p in Path(home).rglob('*') if p.name == '0' * 64]  # not left in the cache
     assert gone.startswith('WeightsError: me/gone could not be fetched') and 'NEXTVIT_MM_WEIGHTS' in gone
     assert no_file.startswith('WeightsError: me/safe could not be fetched')
     # From the cache, without a server.
     server.files.clear()
-    found = ask(server, home, *names, 'hf-hub:me/other', HF_HUB_OFFLINE='1')
+    found = ask(home, *names, 'hf-hub:me/other', HF_HUB_OFFLINE='1')
     assert found[:4] == 4 * [total] and 'could not be fetched' in found[4]
 
 
-def test_a_hub_that_breaks_off(server, tmp_path):
+def test_a_hub_that_breaks_off(server, ask, tmp_path):
     serve_on_hub(server, 'me/cut', 'model.safetensors', as_bytes(tmp_path, 'x.safetensors'))
     server.cut.update(path for path in server.files)
-    (message,) = ask(server, tmp_path / 'home', 'hf-hub:me/cut', HF_HUB_DOWNLOAD_TIMEOUT='2')
+    (message,) = ask(tmp_path / 'home', 'hf-hub:me/cut', HF_HUB_DOWNLOAD_TIMEOUT='2')
     assert message.startswith('WeightsError: me/cut could not be fetched') or 'SHA-256' in message
     server.cut.clear()
-    assert ask(server, tmp_path / 'home', 'hf-hub:me/cut') == [float(STATE['a'].sum())]
+    assert ask(tmp_path / 'home', 'hf-hub:me/cut') == [float(STATE['a'].sum())]
 
 
 @pytest.mark.parametrize('name', ['x.pth', 'x.bin', 'x.safetensors', 'legacy.pth'])

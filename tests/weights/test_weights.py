@@ -2,8 +2,6 @@ import functools
 import http.server
 import os
 import pickle
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -119,7 +117,6 @@ def test_a_file_that_does_not_fit_stops_and_changes_nothing(classifier, tmp_path
 
 class Bomb:
     def __reduce__(self):
-        import os
 
         return os.system, ('touch exploded',)
 
@@ -253,18 +250,13 @@ def test_published_names_and_the_mirror(tmp_path, monkeypatch):
         locate_weights('nextvit-tiny_in1k')
 
 
-def test_a_hub_out_of_reach_says_what_to_do(tmp_path):
+def test_a_hub_out_of_reach_says_what_to_do(tmp_path, run_fresh):
     """In a process of its own: the hub's client reads its settings when it is imported."""
     code = (
         'from nextvit_mm.weights.fetch import locate_weights\n'
         'try:\n    locate_weights("nextvit-small_in1k")\nexcept Exception as e:\n    print(type(e).__name__, e)'
     )
-    result = subprocess.run(
-        [sys.executable, '-c', code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path), 'NEXTVIT_MM_WEIGHTS': ''},
-    )
+    result = run_fresh(code, HF_HUB_OFFLINE='1', HF_HOME=str(tmp_path), NEXTVIT_MM_WEIGHTS='')
     assert result.stdout.startswith('WeightsError timm/nextvit_small.bd_in1k could not be fetched'), result.stderr
     assert 'NEXTVIT_MM_WEIGHTS' in result.stdout and 'name a file' in result.stdout
 
