@@ -62,7 +62,7 @@ MUTANTS = [
     Mutant('adapt/swap.py', 'strides[0] == 4 < strides[-1]', 'strides[0] == 8 < strides[-1]', 'adapt'),
     Mutant('data/length.py', 'math.ceil(other / each)', 'other // each', 'data/test_length.py'),
     Mutant('data/maps.py', 'set(values) <= {0, 255} or', 'set(values) <= {0, 25} or', 'data'),
-    Mutant('data/check.py', 'missing = [c for c in classes if c not in names]', 'missing = []', 'data'),
+    Mutant('data/check_coco.py', 'missing = [c for c in classes if c not in names]', 'missing = []', 'data'),
     Mutant(
         'training/sampling.py',
         'skip = iteration - epoch * len(loader)',

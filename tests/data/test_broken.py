@@ -383,7 +383,7 @@ def test_a_file_of_pictures_alone_is_tested_to_write_predictions_with(tmp_path):
     edit(tmp_path, lambda found: found.pop('annotations'), INSTANCES.replace('train', 'val'))
     cfg = detector(tmp_path)
     said: list[str] = []
-    with mock.patch('nextvit_mm.data.check.print_log', lambda text, *_, **__: said.append(text)):
+    with mock.patch('nextvit_mm.data.check_coco.print_log', lambda text, *_, **__: said.append(text)):
         check_contents(cfg, ('test',))
         assert len(said) == 1 and 'has no annotations, so that each metric is -1: test_evaluator.format_only' in said[0]
         cfg.test_evaluator.update(format_only=True, outfile_prefix='found')

@@ -215,13 +215,11 @@ def test_an_average_of_weights_is_tested_resumed_and_started_from(tmp_path):
 
 
 def test_a_new_start_over_an_earlier_run_is_said(tmp_path, capsys):
-    config, words = (
-        write_config(tmp_path, train_cfg=dict(by_epoch=True, max_epochs=1)),
-        'holds checkpoints of an earlier',
-    )
+    config = write_config(tmp_path, train_cfg=dict(by_epoch=True, max_epochs=1))
+    words = 'holds checkpoints of an earlier run'
     run(config, tmp_path / 'w')
     run(config, tmp_path / 'w', resume='auto')
     assert words not in capsys.readouterr().out
     run(config, tmp_path / 'w')
     out = capsys.readouterr().out
-    assert f'\nwarning: {tmp_path}' in f'\n{out}' and words in out and 'epoch_1.pth' in out and '--resume goes on' in out
+    assert f'\nwarning: {tmp_path / "w"} {words}, such as epoch_1.pth' in f'\n{out}' and '--resume goes on' in out
