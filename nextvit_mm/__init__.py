@@ -7,6 +7,7 @@ from .data.paired import PairedSegDataset
 from .models import NextViT
 from .ops import install as install_operators
 from .reproduction import PublishedRunHook
+from .training.losses import ClassWeightedCrossEntropy
 from .training.schedulers import WarmupCosineEpochLR
 from .utils.recipes import add_to_configs, add_to_inferencers
 from .version import __version__
@@ -18,6 +19,7 @@ add_to_configs()
 add_to_inferencers()
 
 __all__ = [
+    'ClassWeightedCrossEntropy',
     'NextViT',
     'NextViTLayerDecayConstructor',
     'PairedSegDataset',

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from ..errors import UserError
 from ..utils.progress import hush, say
+from .balance import label_counts
 from .boxes import Boxes, coco_files, read_boxes
 from .check_maps import check_variety
 from .coco import without_masks
@@ -172,10 +172,7 @@ def _count_maps(data: Maps, split: str, report: Report) -> None:
             say(f'{split}: {number:,} of {len(data.splits[split]):,} class maps')
         try:
             labels = data.convert(path) if data.convert else grey(path)
-            values, counts = np.unique(labels, return_counts=True)
-            for value, count in zip(values.tolist(), counts.tolist()):
-                label = (value - 1 if value not in (0, 255) else 255) if data.reduce_zero_label else value
-                label = (data.label_map or {}).get(label, label)
+            for label, value, count in label_counts(data, labels):
                 if label != 255 and label >= len(data.classes):
                     raise UserError(f'{path} has the value {value}, which is none of the {len(data.classes)} classes')
                 pixels[label] += count

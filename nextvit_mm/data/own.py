@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import UserError
+from .balance import weigh_classes
 from .boxes import Boxes, read_boxes, write_boxes
 from .folders import Folders, read_folders, write_folders
 from .loaders import datasets_of, dicts_in, evaluators_of, steps_of, type_name
@@ -48,6 +49,8 @@ def use_own_data(cfg: Config, root: str, boxes_only: bool = False) -> None:
         data = read_folders(path)
         _use_folders(cfg, data, path, folder)
     set_num_classes(cfg, len(data.classes))
+    if isinstance(data, Maps):
+        weigh_classes(cfg, data)
     forget_published_run(cfg)
     for line in describe(data, path):
         print_log(line, 'current')
