@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from .loaders import type_name
 from .maps import Maps, grey
 
-LOOKED_AT = 100  # class maps, evenly spaced
+LOOKED_AT = 50  # class maps, evenly spaced
 MOST, LEAST = 5.0, 2.0  # weight of the rarest class over that of the commonest: at most; below, all weigh alike
 LOSS = 'ClassWeightedCrossEntropy'
 
@@ -49,9 +49,10 @@ def count_pixels(maps: Maps) -> list[int]:
 
 
 def label_counts(maps: Maps, values: np.ndarray) -> list[tuple[int, int, int]]:
-    """Of a class map as it lies in its file: each label, 255 where it is ignored, with its value and its pixels."""
+    """Of a class map as it lies in its file, uint8: each label, 255 where it is ignored, its value and its pixels."""
     found = []
-    for value, count in zip(*(array.tolist() for array in np.unique(values, return_counts=True))):
+    counts = np.bincount(values.ravel())  # a tenth of the time of np.unique
+    for value, count in zip(np.flatnonzero(counts).tolist(), counts[counts > 0].tolist()):
         label = (value - 1 if value not in (0, 255) else 255) if maps.reduce_zero_label else value
         found.append(((maps.label_map or {}).get(label, label), value, count))
     return found
