@@ -15,7 +15,7 @@ from ..inference.sources import Source, Unreadable, read
 from ..visualization import cam, hooks
 from ..visualization.commands import choose_stages, usual_method
 from ..visualization.feature_figures import principal_colors
-from ..visualization.networks import Network, see_pictures
+from ..visualization.networks import Network, describe_pictures
 
 LEAST_SIDE = 480  # pixels: smaller pictures are shown larger
 
@@ -57,7 +57,7 @@ class View:
         self.predictor = Trained(cfg, weights, device)
         self.task: str = self.predictor.about['task']
         model = self.predictor.inferencer.model
-        about = see_pictures(cfg, model)
+        about = describe_pictures(cfg, model)
         name, origin = Path(cfg.filename or config).stem, f'weights of {Path(weights).name}'
         self.network = Network(name, origin, model, model.backbone, about, self.predictor.about['classes'])
 

@@ -29,7 +29,8 @@ def weigh_classes(cfg: Config, maps: Maps) -> None:
             plain = type_name(loss) == 'CrossEntropyLoss' if isinstance(loss, dict) else False
             if max(weights) < LEAST or not plain or loss.get('use_sigmoid') or 'class_weight' in loss:
                 continue
-            head['loss_decode'] = dict(type=LOSS, class_weight=weights, loss_weight=loss.get('loss_weight', 1.0))
+            kept = {name: loss[name] for name in ('loss_weight', 'loss_name') if name in loss}
+            head['loss_decode'] = dict(type=LOSS, class_weight=weights, **kept)
             changed = True
     if changed:
         shown = [f'{name} {weight:g}' for name, weight in zip(maps.classes, weights)]

@@ -51,7 +51,7 @@ def describe(
     """What a runtime has to know of an exported model: the content of its ``.json``.
 
     Raises:
-        UserError: The config does not say how colors are normalised.
+        UserError: The config normalises colors twice.
     """
     about = dict(
         format=FORMAT,
@@ -78,7 +78,7 @@ def describe_input(
     """How a picture becomes a model's input, as :func:`nextvit_mm.predict.predictor.place` takes it.
 
     Raises:
-        UserError: The config does not say how colors are normalised.
+        UserError: The config normalises colors twice.
     """
     return dict(
         input=dict(

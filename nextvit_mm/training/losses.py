@@ -27,7 +27,7 @@ class ClassWeightedCrossEntropy(nn.Module):
 
     def __init__(self, class_weight: Sequence[float], loss_weight: float = 1.0, loss_name: str = 'loss_ce') -> None:
         super().__init__()
-        self.register_buffer('class_weight', torch.tensor(class_weight), persistent=False)
+        self.register_buffer('class_weight', torch.tensor(class_weight, dtype=torch.float32), persistent=False)
         self.loss_weight, self.loss_name = loss_weight, loss_name
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = 255) -> Tensor:

@@ -105,7 +105,7 @@ def clear_errors(model: nn.Module, work_dir: str) -> Iterator[None]:
             raise
         raise UserError(
             "class_weight of MMSegmentation's CrossEntropyLoss cannot go with pixels that are ignored (255), which "
-            'class maps hold and RandomCrop adds around small pictures: take class_weight out of loss_decode'
+            'class maps hold and RandomCrop adds around small pictures: give loss_decode type=ClassWeightedCrossEntropy'
         ) from None
     except OSError as error:
         if not is_full(error):

@@ -132,7 +132,7 @@ def load_network(
     else:
         model, info = _load_other(cfg, checkpoint)
         weights = _weights_of(checkpoint) if checkpoint else RANDOM
-    about = see_pictures(pictures_of or cfg, model, task, size)
+    about = describe_pictures(pictures_of or cfg, model, task, size)
     if exact and size:
         first = next((step for step in about['steps'] if step['do'] == 'resize'), dict(library='cv2'))
         usual = dict(do='resize', interpolation='bilinear')
@@ -141,7 +141,7 @@ def load_network(
     return Network(_stem(cfg), weights, model.to(device), model.backbone, about, classes)
 
 
-def see_pictures(
+def describe_pictures(
     cfg: Config, model: nn.Module, task: str | None = None, size: Sequence[int] | None = None
 ) -> dict[str, Any]:
     """How a picture becomes a model's input: :attr:`Network.about`; the arguments are those of :func:`load_network`.
