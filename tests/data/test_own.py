@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -131,9 +132,10 @@ def test_three_classes_of_real_pictures_from_two_layouts(tmp_path):
             (tmp_path / f'yolo/{split}/images').mkdir(parents=True, exist_ok=True)
             (tmp_path / f'yolo/{split}/labels').mkdir(parents=True, exist_ok=True)
             (tmp_path / f'coco/{split}').mkdir(parents=True, exist_ok=True)
+            path = tmp_path / f'coco/{split}' / f'{number:02d}.png'
             with Image.open(source / f'{split}2017' / image['file_name']) as picture:
-                for folder in (f'coco/{split}', f'yolo/{split}/images'):
-                    picture.convert('RGB').save(tmp_path / folder / f'{number:02d}.png')
+                picture.convert('RGB').save(path, compress_level=0)
+            shutil.copy(path, tmp_path / f'yolo/{split}/images')
             lines = []
             for a in [a for a in kept if a['image_id'] == image['id']]:
                 a['segmentation'] = a['segmentation'][:1]  # YOLO has one polygon for each object

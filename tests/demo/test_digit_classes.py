@@ -1,3 +1,4 @@
+import functools
 from collections import Counter
 
 import numpy as np
@@ -75,12 +76,15 @@ def test_the_other_layouts_are_what_they_were(tmp_path):
     assert {name: value for name, value in after.items() if not name.startswith('imagenet')} == before
 
 
-def test_all_layouts_from_the_command_line(tmp_path):
+def test_all_layouts_from_the_command_line(tmp_path, monkeypatch):
+    """The classification set is of its usual size, but for the pictures to train on."""
+    monkeypatch.setattr('nextvit_mm.demo.DigitClassesConfig', functools.partial(DigitClassesConfig, train=30))
     for said in ('made', 'already there'):
         result = call_tool(ROOT / 'tools' / 'make_digits.py', tmp_path / 'd', '--train', 2, '--val', 2)
         assert said in result.stdout
     assert sorted(path.name for path in (tmp_path / 'd').iterdir()) == ['ade', 'coco', 'digits.json', 'imagenet']
     assert len(list((tmp_path / 'd' / 'imagenet' / 'val').rglob('*.jpg'))) == 360
+    assert len(list((tmp_path / 'd' / 'imagenet' / 'train').rglob('*.jpg'))) == 30
 
 
 @pytest.mark.parametrize(

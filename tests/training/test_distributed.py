@@ -197,7 +197,6 @@ def test_a_run_that_may_start_again_must_find_its_own_checkpoint(resume, monkeyp
 FAILING = """
 import argparse, os, time
 import torch
-from nextvit_mm.deploy.export import export
 from nextvit_mm.errors import UserError
 from nextvit_mm.utils.command import run_command
 
