@@ -16,7 +16,10 @@ from .maps import Maps, palette_of, read_maps, write_maps
 
 Data = Boxes | Maps | Folders
 SCOPES = dict(mmdet='boxes', mmseg='maps', mmpretrain='folders')
-STRONG = ('RandAugment', 'RandomErasing')  # augmentation
+STRONG = ('RandAugment', 'RandomErasing')  # augmentation of classifiers
+COLORS = 'PhotoMetricDistortion'  # and of segmentors
+SCALES = (0.8, 1.25)  # of a segmentor's pictures, instead of 0.5 to 2
+SHORT = 10_000  # iterations of a segmentor
 LARGE_CROPS = (0.5, 1.0)  # shares of a picture's area
 MANY = 10_000  # pictures, from which on the published augmentation of classifiers is kept
 
@@ -231,19 +234,37 @@ def fit_topk(cfg: Config, count: int) -> bool:
     return changed
 
 
-def weaken_augmentation(cfg: Config) -> None:
-    """For a classifier's few epochs from random weights: crops of half a picture or more, nothing else but mirroring.
+def weaken_augmentation(cfg: Config, from_scratch: bool) -> None:
+    """Less augmentation for a short training: what 80,000 iterations or 300 epochs need hides too much in a few.
 
-    What 300 epochs of ImageNet need hides too much from a network that has seen nothing yet.
+    Args:
+        cfg: The config, at its length; changed in place.
+        from_scratch: Whether it begins with random weights. Of a classifier, pretrained weights bear the published one.
     """
-    if not _is_classifier(cfg):
-        return
-    for dataset in datasets_of(cfg, 'train'):
-        dataset['pipeline'] = [step for step in dataset['pipeline'] if type_name(step) not in STRONG]
-        for step in dataset['pipeline']:
-            if type_name(step) == 'RandomResizedCrop':
-                step['crop_ratio_range'] = LARGE_CROPS
-    print_log(f'from random weights: without {" and ".join(STRONG)}, and crops of half a picture or more', 'current')
+    if _is_classifier(cfg) and from_scratch:
+        _leave_out(cfg, STRONG)
+        for step in steps_of(cfg, 'RandomResizedCrop'):
+            step['crop_ratio_range'] = LARGE_CROPS
+        print_log(
+            f'from random weights: without {" and ".join(STRONG)}, and crops of half a picture or more', 'current'
+        )
+    if cfg.get('default_scope') == 'mmseg' and cfg.train_cfg.get('max_iters', SHORT) < SHORT:
+        resized = [step for step in steps_of(cfg, 'RandomResize') if step.get('ratio_range')]
+        for step in resized:
+            step['ratio_range'] = SCALES
+        if _leave_out(cfg, (COLORS,)) or resized:
+            print_log(
+                f'a short training: without {COLORS}, and pictures resized by {SCALES[0]} to {SCALES[1]}', 'current'
+            )
+
+
+def _leave_out(cfg: Config, names: tuple[str, ...]) -> bool:
+    """Whether the training pipelines had steps of these names, which they then have not."""
+    datasets = datasets_of(cfg, 'train')
+    before = sum(len(dataset['pipeline']) for dataset in datasets)
+    for dataset in datasets:
+        dataset['pipeline'] = [step for step in dataset['pipeline'] if type_name(step) not in names]
+    return sum(len(dataset['pipeline']) for dataset in datasets) < before
 
 
 def _published_classifier(cfg: Config) -> str | None:

@@ -201,9 +201,9 @@ def _apply(cfg: Config, flags: dict[str, Any]) -> None:
     if own or any(value is not None for value in length.values()):
         check_data(cfg, ('train',))  # whose pictures are counted
         Length(**length).apply(cfg, count_pictures(cfg), own)
+    if own:
+        weaken_augmentation(cfg, flags['no_pretrained'])
     if flags['no_pretrained']:
-        if own:
-            weaken_augmentation(cfg)
         if own and flags['lr'] is None:
             raise_rate_from_scratch(cfg)
         cfgs.train_from_scratch(cfg)

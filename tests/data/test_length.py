@@ -114,14 +114,30 @@ def test_random_weights_take_a_higher_rate_once():
 
 def test_random_weights_take_a_weaker_augmentation():
     cfg = load_config(CLASSIFIER)
-    weaken_augmentation(cfg)
+    weaken_augmentation(cfg, True)
     pipeline = cfg.train_dataloader.dataset.pipeline
     assert [step.type for step in pipeline] == ['LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'PackInputs']
     assert pipeline[1].crop_ratio_range == (0.5, 1.0)
     cfg = load_config(DETECTOR)
     before = cfg.pretty_text
-    weaken_augmentation(cfg)
+    weaken_augmentation(cfg, True)
     assert cfg.pretty_text == before
+
+
+def test_a_short_training_of_a_segmentor_takes_a_weaker_augmentation():
+    cfg = load_config(FPN)
+    before = cfg.pretty_text
+    weaken_augmentation(cfg, False)
+    assert cfg.pretty_text == before  # 80,000 iterations
+    cfg.train_cfg.max_iters = 2000
+    weaken_augmentation(cfg, False)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    assert [step.type for step in pipeline][2:] == ['RandomResize', 'RandomCrop', 'RandomFlip', 'PackSegInputs']
+    assert pipeline[2].ratio_range == (0.8, 1.25)
+    cfg = load_config(CLASSIFIER)
+    before = cfg.pretty_text
+    weaken_augmentation(cfg, False)
+    assert cfg.pretty_text == before  # of pretrained weights
 
 
 def test_image_size_reaches_every_pipeline():
