@@ -39,8 +39,9 @@ class MovedForward:
         self._moved: Iterator | None = batches
 
     def __iter__(self) -> Iterator:
-        batches, self._moved = self._moved, None
-        return iter(self.inner) if batches is None else batches
+        # A loader with processes asks for an iterator twice and drops the first one: who takes a batch goes on.
+        moved, self._moved = self._moved, None
+        yield from iter(self.inner) if moved is None else moved
 
     def __len__(self) -> int:
         return len(self.inner)

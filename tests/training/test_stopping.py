@@ -78,6 +78,21 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(changes, h
     assert [path.name for path in (tmp_path / 'w').glob('*.pth')] == [last]  # what was saved for the stop is gone
 
 
+@pytest.mark.parametrize('changes, last', [({}, 'epoch_3.pth'), (ITERATIONS, 'iter_9.pth')])
+def test_loading_processes_go_on_with_the_next_pictures(changes, last, tmp_path):
+    """Without random steps in them the weights are those of a run without a stop, bit for bit."""
+    loader = dict(changes.get('train_dataloader', {}), num_workers=1, persistent_workers=True)
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    changes = dict(changes, train_dataloader=dict(loader, dataset=dict(pipeline=pipeline)))
+    config = write_config(tmp_path, **changes)
+    killed = write_config(tmp_path, 'killed.py', **changes, custom_hooks=[dict(type='mmengine.KillHook', iteration=4)])
+    run(config, tmp_path / 'whole')
+    with pytest.raises(StoppedError):
+        run(killed, tmp_path / 'w')
+    run(config, tmp_path / 'w', resume='auto')
+    assert same(tmp_path / 'w' / last, tmp_path / 'whole' / last)
+
+
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT'])
 def test_a_signal_to_all_processes_leaves_those_that_load_pictures(name, tmp_path):
     persist = dict(num_workers=1, persistent_workers=True)
