@@ -23,6 +23,7 @@ OF_MMENGINE: dict[str, str] = {
     r'"HardDiskBackend" is the alias': 'MMEngine calls its own old function',
     r'The prefix is not set in metric class': "a metric of MM's own without a prefix is named as published",
     r'Failed to search registry with scope': "MMEngine's own look-up; what is missing raises",
+    r'Advance dataloader \d+ steps': 'we draw these batches and read none of their pictures',
     r'Resumed iteration number is not divisible': 'the gradients are in the checkpoint; where they are not, we say so',
     r'Cannot auto import .*\.registry': "MMEngine's own look-up; what is missing raises",
 }
