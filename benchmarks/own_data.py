@@ -130,7 +130,7 @@ CASES = dict(
         (400, 80),
         128,
         'segmentation/semantic_fpn_nextvit_s_80k',
-        6,
+        9,
         ('mIoU', 'mIoU', 100),
         0.50,
         ('detection', 1e-3),  # the demo's; the recipe's rate, for another start and 80,000 iterations, is 7e-5
