@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from nextvit_mm.demo import DigitsConfig, make_digits
+from nextvit_mm.demo import DigitsConfig, digits, make_digits
 from nextvit_mm.demo.digits import draw_pictures, load_split
 
 SMALL = DigitsConfig(train=3, val=2, size=64)
@@ -78,6 +78,17 @@ def test_masks_are_where_the_ink_is():
         assert picture.masks.sum(0).max() == 1
         for mask in picture.masks:
             assert picture.image[mask].std(0).mean() < picture.image.std((0, 1)).mean()  # one colour, nearly
+
+
+def test_digits_hide_one_another_a_little(monkeypatch):
+    areas, paint = [], digits.paint
+    monkeypatch.setattr(
+        digits, 'paint', lambda image, ink, colour: (areas.append((ink > 0.5).sum()), paint(image, ink, colour))
+    )
+    config = DigitsConfig(train=30, val=1, size=64, min_digits=4, max_digits=6)
+    shown = [mask.sum() for picture in draw_pictures('train', config) for mask in picture.masks]
+    shares = np.array(shown) / np.array(areas)
+    assert shares.min() >= 0.8 and (shares < 1).any()
 
 
 def test_made_once_and_never_over_something_else(tmp_path):
