@@ -269,7 +269,8 @@ def run_fresh(tmp_path_factory):
             return _checked(result) if check else result
 
         yield run
-        hatchery.stdin.close()
+        # Processes that tests have forked since may hold its input too, so that it would wait for more.
+        hatchery.terminate()
 
 
 @pytest.fixture(scope='session', autouse=True)

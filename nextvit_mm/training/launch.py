@@ -33,6 +33,7 @@ from .pictures import PicturesHook
 from .preflight import check_checkpoint, check_data, check_keys, check_numbers, check_pretrained
 from .resuming import Point, check_changes, find_checkpoint, read_point, repeat_flags
 from .run import Start, build_runner, run_training
+from .stopping import end_workers
 
 EXPORTED = ('.onnx', '.xml')  # what nextvit_mm.deploy writes and runs
 
@@ -165,7 +166,8 @@ def _test(cfg: Config, checkpoint: str, is_exported: bool, out: str | None) -> d
         )
     if out:
         runner.test_evaluator.metrics.append(_dump_metric(cfg, out))
-    return runner.test()
+    with end_workers(runner):
+        return runner.test()
 
 
 def _prepare(config: str, work_dir: str | None, cfg_options: dict | None, launcher: str) -> Config:

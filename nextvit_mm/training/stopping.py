@@ -148,8 +148,9 @@ def catch_signals() -> Iterator[dict[str, str]]:
 
     try:
         for name in SIGNALS:
-            if hasattr(signal, name):
-                number = getattr(signal, name)
+            number = getattr(signal, name, None)
+            # A shell has its background jobs ignore the Ctrl-C that is meant for another command.
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, note)
     except ValueError:  # not in the main thread, which alone may do this
         pass
@@ -185,7 +186,7 @@ def end_workers(runner: Runner) -> Iterator[None]:
     try:
         yield
     finally:
-        for loop in (getattr(runner, name, None) for name in ('_train_loop', '_val_loop')):
+        for loop in (getattr(runner, name, None) for name in ('_train_loop', '_val_loop', '_test_loop')):
             loader = getattr(loop, 'dataloader', None)
             loading = getattr(loader, '_iterator', None)
             if hasattr(loading, '_shutdown_workers'):

@@ -78,6 +78,23 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(changes, h
     assert [path.name for path in (tmp_path / 'w').glob('*.pth')] == [last]  # what was saved for the stop is gone
 
 
+@pytest.fixture(autouse=True)
+def in_the_foreground():
+    """Tests that run in the background ignore Ctrl-C from the start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_background_job_goes_on_ignoring_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with catch_signals() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not asked and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked == dict(signal='SIGTERM')
+
+
 @pytest.mark.parametrize('changes, last', [({}, 'epoch_3.pth'), (ITERATIONS, 'iter_9.pth')])
 def test_loading_processes_go_on_with_the_next_pictures(changes, last, tmp_path):
     """Without random steps in them the weights are those of a run without a stop, bit for bit."""
