@@ -21,13 +21,15 @@ def weigh_classes(cfg: Config, maps: Maps) -> None:
     None, stays as it is.
     """
     weights = class_weights(count_pixels(maps))
+    if max(weights) < LEAST:
+        return
     changed = False
     for key in ('decode_head', 'auxiliary_head'):
         found = cfg.model.get(key) or []
         for head in found if isinstance(found, list) else [found]:
             loss = head.get('loss_decode') or {}
-            plain = type_name(loss) == 'CrossEntropyLoss' if isinstance(loss, dict) else False
-            if max(weights) < LEAST or not plain or loss.get('use_sigmoid') or 'class_weight' in loss:
+            plain = isinstance(loss, dict) and type_name(loss) == 'CrossEntropyLoss'
+            if not plain or loss.get('use_sigmoid') or 'class_weight' in loss:
                 continue
             kept = {name: loss[name] for name in ('loss_weight', 'loss_name') if name in loss}
             head['loss_decode'] = dict(type=LOSS, class_weight=weights, **kept)

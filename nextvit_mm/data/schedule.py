@@ -7,7 +7,7 @@ from mmengine.logging import print_log
 
 from .loaders import dicts_in, type_name
 
-WARM_UP = 0.1  # of a run at most
+WARM_UP = 0.1  # of a run: at most a recipe's own, and at least that of one's own data
 WARM_UPS = ('LinearLR', 'ConstantLR', 'OneCycleLR')  # schedulers that begin with a low rate
 
 

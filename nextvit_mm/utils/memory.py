@@ -1,4 +1,4 @@
-"""Errors for want of memory, of a GPU, of the machine, or between processes, as one line."""
+"""Errors of too little memory, of a GPU, of the machine, or between processes, as one line."""
 
 import contextlib
 import re
@@ -9,7 +9,8 @@ from ..errors import UserError
 # What torch says on a CPU or another device, where it has no class of its own for it.
 FULL = re.compile(r"can't allocate memory|out of memory|not enough memory", re.IGNORECASE)
 LOADERS = re.compile(
-    r'DataLoader worker .*(killed by signal|exited unexpectedly)|shared memory|unable to (open|write|mmap) .*torch_'
+    r'DataLoader worker .*(killed by signal|exited unexpectedly)|insufficient shared memory|'
+    r'unable to (open|write|mmap) .*torch_'
 )
 LESS = (
     'Take fewer or smaller pictures: in training --batch-size, --image-size, --amp or '
@@ -19,7 +20,7 @@ LESS = (
 
 @contextlib.contextmanager
 def clear_memory_errors() -> Iterator[None]:
-    """Have an error for want of memory say what takes less of it.
+    """Have an error of too little memory say what takes less of it.
 
     Raises:
         UserError: There was not enough memory, or a process that loads pictures was killed.
@@ -34,7 +35,7 @@ def clear_memory_errors() -> Iterator[None]:
 
 
 def describe_memory_error(error: RuntimeError | MemoryError) -> str | None:
-    """What to do about an error for want of memory; None for another one."""
+    """What to do about an error of too little memory; None for another one."""
     text = str(error)
     if LOADERS.search(text):
         return (

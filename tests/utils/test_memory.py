@@ -1,4 +1,4 @@
-"""Errors for want of memory are one line with what takes less of it."""
+"""Errors of too little memory are one line with what takes less of it."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ GPU = (
 @pytest.mark.parametrize(
     'error, told',
     [
-        (torch.OutOfMemoryError(GPU), r'^out of memory: CUDA .* 1\.10 GiB is free\. Take fewer .*--batch-size'),
+        (torch.cuda.OutOfMemoryError(GPU), r'^out of memory: CUDA .* 1\.10 GiB is free\. Take fewer .*--batch-size'),
         (MemoryError(), r'^out of memory: the machine has no more\. Take fewer'),
         (
             RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried"),

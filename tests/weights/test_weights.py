@@ -117,7 +117,6 @@ def test_a_file_that_does_not_fit_stops_and_changes_nothing(classifier, tmp_path
 
 class Bomb:
     def __reduce__(self):
-
         return os.system, ('touch exploded',)
 
 
