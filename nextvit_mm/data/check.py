@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from ..errors import UserError
 from .check_batches import check_batches
-from .check_coco import check_coco, is_same_file
+from .check_coco import check_coco, is_same_file, trained_with
 from .check_folders import FLAG, check_folders
 from .check_maps import check_maps
 from .coco import read_coco
@@ -57,7 +57,7 @@ def check_contents(cfg: Config, splits: Sequence[str]) -> None:
 
 
 def count_pictures(cfg: Config) -> int | None:
-    """How many pictures a config trains with, before those without objects are left out; None if not known.
+    """How many pictures a config trains with; None if that is not known.
 
     Raises:
         UserError: An annotation file cannot be read.
@@ -66,7 +66,8 @@ def count_pictures(cfg: Config) -> int | None:
     for dataset in datasets_of(cfg, 'train'):
         try:
             if is_coco_dataset(dataset):
-                total += len(read_coco(annotation_file(dataset))['images'])
+                found = read_coco(annotation_file(dataset))
+                total += len(trained_with(found, dataset, classes_of(dataset, f'train_dataloader of {cfg.filename}')))
             elif listed := picture_list(dataset):
                 total += sum(bool(line.strip()) for line in listed.open(encoding='utf-8'))
             else:

@@ -1,6 +1,7 @@
 """A detector's data before a run: COCO's annotation file, its categories, pictures and masks."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from .own import drop_masks, learns_masks
 
 
 def check_coco(cfg: Config, split: str, dataset: dict, classes: tuple[str, ...], name: str) -> int:
-    """Look into the annotation file of a data set, and complete it; returns the number of pictures.
+    """Look into the annotation file of a data set, and complete it; returns the number of pictures that are used.
 
     Args:
         cfg: The config, whose heads may lose their masks, and whose data sets read the completed file.
@@ -50,7 +51,23 @@ def check_coco(cfg: Config, split: str, dataset: dict, classes: tuple[str, ...],
         _check_filter(found, dataset, classes, file)
     if notes:
         _use_completed(cfg, dataset, found, file, notes)
-    return len(found['images'])
+    return len(trained_with(found, dataset, classes) if split == 'train' else found['images'])
+
+
+def trained_with(found: dict, dataset: dict, classes: tuple[str, ...] | None) -> list[dict]:
+    """The pictures of an annotation file that MMDetection's ``filter_cfg`` leaves in.
+
+    They are large enough and, with ``filter_empty_gt``, have an annotation of one of the classes (None: of any).
+    """
+    rule = dataset.get('filter_cfg') or {}
+    used = {c['id'] for c in found['categories'] if classes is None or str(c['name']) in classes}
+    with_objects = {a.get('image_id') for a in found['annotations'] if a.get('category_id') in used}
+    return [
+        image
+        for image in found['images']
+        if (image['id'] in with_objects or not rule.get('filter_empty_gt'))
+        and min(image.get('width') or math.inf, image.get('height') or math.inf) >= rule.get('min_size', 0)
+    ]
 
 
 def _check_categories(names: list[str], classes: tuple[str, ...], file: Path, name: str) -> None:

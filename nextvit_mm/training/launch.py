@@ -151,11 +151,11 @@ def evaluate(
     # The runner would load what training starts or goes on from over the checkpoint.
     cfg.load_from, cfg.resume = None, False
     with clear_config_errors(cfg):
-        return _test(cfg, checkpoint, is_exported, wanted.out)
+        return _test(cfg, checkpoint, is_exported, wanted)
 
 
-def _test(cfg: Config, checkpoint: str, is_exported: bool, out: str | None) -> dict:
-    runner = build_runner(cfg, checkpoint)
+def _test(cfg: Config, checkpoint: str, is_exported: bool, wanted: EvaluateOptions) -> dict:
+    runner = build_runner(cfg, checkpoint, wanted.show_dir)
     runner.register_hook(PicturesHook())
     if not is_exported:
         # MMEngine calls it after the hooks' before_run, in which EMA's makes its model.
@@ -164,8 +164,8 @@ def _test(cfg: Config, checkpoint: str, is_exported: bool, out: str | None) -> d
         runner.load_checkpoint = functools.partial(
             load_exactly, runner.model, where=cfg.filename, logger=runner.logger, notify=notify
         )
-    if out:
-        runner.test_evaluator.metrics.append(_dump_metric(cfg, out))
+    if wanted.out:
+        runner.test_evaluator.metrics.append(_dump_metric(cfg, wanted.out))
     with end_workers(runner):
         return runner.test()
 

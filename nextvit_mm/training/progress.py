@@ -16,11 +16,18 @@ FIRST_SECONDS, MOST_SECONDS = 15, 600  # … or after this time, which doubles f
 
 
 class ConsoleHook(Hook):
-    """Shows a run on a console: what it is, how far it is, what its evaluations say and what it wrote."""
+    """Shows a run on a console: what it is, how far it is, what its evaluations say and what it wrote.
 
-    def __init__(self, console: Console, weights: str = '') -> None:
+    Args:
+        console: Where to.
+        weights: What is tested.
+        drawn: The folder of the predictions' pictures, if they are drawn.
+    """
+
+    def __init__(self, console: Console, weights: str = '', drawn: str | None = None) -> None:
         self.console = console
         self.weights = weights
+        self.drawn = drawn
         self._pace = _Pace()
         self._evaluation = _Pace(share=0)
 
@@ -69,6 +76,8 @@ class ConsoleHook(Hook):
         self.console.stop()
         took = timedelta(seconds=round(time.time() - self.console.start))
         files = summary.written_since(runner.work_dir, self.console.start)
+        if self.drawn:
+            files.append(summary.drawn_since(self.drawn, self.console.start))
         self.console.say(f'written in {took}:\n' + '\n'.join(f'  {line}' for line in files))
 
     def _count(self, done: int, total: int) -> None:

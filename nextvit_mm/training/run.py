@@ -44,7 +44,7 @@ class Start:
     bad_pictures: str = STOP
 
 
-def build_runner(cfg: Config, weights: str = '') -> Runner:
+def build_runner(cfg: Config, weights: str = '', drawn: str | None = None) -> Runner:
     """The config's runner, on the console that :func:`.console.on_console` has made."""
     # MM configs call every visualizer 'visualizer', and MMEngine would hand a second run of this process the first
     # one's, with its folder; without a name it takes the experiment's.
@@ -53,7 +53,8 @@ def build_runner(cfg: Config, weights: str = '') -> Runner:
     runner = Console.current.build_runner(cfg)
     distributed.join(runner)
     if is_main_process():
-        runner.register_hook(ConsoleHook(Console.current, weights), priority='VERY_LOW')  # others log before it
+        # The others log before it.
+        runner.register_hook(ConsoleHook(Console.current, weights, drawn), priority='VERY_LOW')
     return runner
 
 

@@ -16,6 +16,7 @@ from ..weights.models import unwrap_model
 
 WIDTH = 100  # characters of a line, where a list may be cut
 KINDS = ('.pth', '.py', '.log', '.json', '.pkl')  # of files that a run leaves
+PICTURES = ('.jpg', '.png')  # that MM's hooks write
 
 
 def describe_training(runner: Runner) -> list[tuple[str, str]]:
@@ -89,6 +90,12 @@ def written_since(folder: str | Path, start: float, most: int = 8) -> list[str]:
     found.sort(key=lambda path: (KINDS.index(path.suffix), -path.stat().st_mtime))
     lines = [f'{path} ({_size(path.stat().st_size)})' for path in found[:most]]
     return lines + ([f'and {len(found) - most} more in {folder}'] if len(found) > most else [])
+
+
+def drawn_since(folder: str | Path, start: float) -> str:
+    """A folder, and how many of its pictures are no older than ``start`` (seconds since the epoch)."""
+    new = [path for path in Path(folder).rglob('*') if path.suffix in PICTURES and path.stat().st_mtime >= start]
+    return f'{folder} ({_count(len(new), "picture")})'
 
 
 def _place(key: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ OF_PYTHON: dict[str, str] = {
     r'Default ``avg_non_ignore`` is False': "the recipes' own choice, as published",
     r'``build_loss`` would be deprecated': 'MMSegmentation calls its own old function',
     r'`reduce_zero_label` will be deprecated': 'MMSegmentation says so of the only way in which it works',
+    r'Warning: The (bbox|polygon|text|line|circle) is out of bounds': 'it is cut off at the edge of the picture',
     r'The draw is False': 'nobody asked for pictures; --show-dir does',
     r'Setting (OMP|MKL)_NUM_THREADS environment variable': 'the launchers of this project set the first one',
     r'`broadcast_buffers` is deprecated': "MMEngine's own call of torch",

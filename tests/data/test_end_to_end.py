@@ -72,7 +72,7 @@ def test_the_config_in_the_work_dir_is_all_that_testing_and_exporting_need(base,
 
 
 @pytest.mark.slow
-def test_a_detector_without_masks_is_trained_resumed_tested_drawn_and_exported(tmp_path):
+def test_a_detector_without_masks_is_trained_resumed_tested_drawn_and_exported(tmp_path, capsys):
     root, work = made.coco2017(tmp_path / 'mine'), tmp_path / 'work'
     given = dict(data_root=str(root), no_pretrained=True, own_classes=True, boxes_only=True, batch_size=2, seed=0)
     small = {'model.roi_head.bbox_head.fc_out_channels': 64}
@@ -92,6 +92,7 @@ def test_a_detector_without_masks_is_trained_resumed_tested_drawn_and_exported(t
     found = evaluate(resolved, str(checkpoint), show_dir=str(tmp_path / 'shown'))
     assert 'coco/bbox_mAP' in found and not any('segm' in key for key in found)
     assert len(list((tmp_path / 'shown').rglob('*.png'))) == 2
+    assert f'{tmp_path / "shown"} (2 pictures)' in capsys.readouterr().out
     picture, drawn, listed = root / 'val2017' / '04.png', tmp_path / 'drawn', tmp_path / 'found.json'
     for model in ([resolved, str(checkpoint)], [str(work), None]):
         assert predict(model[0], [*filter(None, model[1:]), str(picture)], str(drawn), str(listed), score_thr=0.0) == 1

@@ -13,13 +13,13 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from nextvit_mm.data.boxes import read_boxes
-from nextvit_mm.data.check import check_contents
+from nextvit_mm.data.check import check_contents, count_pictures
 from nextvit_mm.data.length import Length
 from nextvit_mm.data.own import use_own_data
 
 from ..conftest import DETECTOR, TINY, load_config, shared
 from . import layouts as made
-from .test_broken import CLASSIFIER, FPN, detector, edit, every
+from .test_broken import CLASSIFIER, FPN, INSTANCES, detector, edit, every
 
 POLYGONS = dict(
     coco2017=made.coco2017,
@@ -287,3 +287,22 @@ def test_xml_files_beside_their_pictures(tmp_path):
     found = read_boxes(root)
     assert {split: len(data['images']) for split, data in found.splits.items()} == made.PICTURES
     assert found.classes == tuple(sorted(made.NAMES))
+
+
+def test_pictures_that_training_leaves_out_do_not_count(tmp_path):
+    """One without an object, one that is too small, one whose only object is a crowd, which MMDetection keeps."""
+    root = made.coco2017(tmp_path / 'mine')
+
+    def change(found):
+        first, second, third = (image['id'] for image in found['images'][:3])
+        found['annotations'] = [a for a in found['annotations'] if a['image_id'] != first]
+        found['images'][1].update(width=31)
+        [a.update(iscrowd=1) for a in found['annotations'] if a['image_id'] == third]
+
+    edit(root, change, INSTANCES)
+    cfg = detector(root)
+    init_default_scope('mmdet')
+    kept = len(DATASETS.build(cfg.train_dataloader.dataset))
+    assert count_pictures(cfg) == kept == made.PICTURES['train'] - 2
+    cfg.train_dataloader.dataset.pop('filter_cfg')
+    assert count_pictures(cfg) == made.PICTURES['train']
