@@ -25,7 +25,7 @@ from ..deploy.steps import Plan, plan
 from ..deploy.verify import compare
 from ..errors import UserError
 from ..models import NextViT
-from ..predict.predictor import Predictor
+from ..predict.predictor import About, Predictor
 from ..utils.logs import quiet_log
 from ..utils.metainfo import leaf_datasets, read_metainfo
 from .candidates import SETTLING_SIZE, photographs, settle_norms
@@ -135,7 +135,7 @@ class _Maker:
         self.folded = fold(model) if any(isinstance(part, NextViT) for part in model.modules()) else None
         self.expected: dict[str, Any] = {}
         self.graph: Graph | None = None
-        self.about: dict[str, Any] = {}
+        self.about = About()
 
     def see(self, model: nn.Module) -> dict[str, Any]:
         return see(model, self.task, self.planned, self.picture).results

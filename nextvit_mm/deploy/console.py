@@ -4,9 +4,8 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
-from ..predict.predictor import about_file
+from ..predict.predictor import About, about_file
 
 
 class Steps:
@@ -42,7 +41,7 @@ def move(source: Path, target: Path) -> None:
         os.replace(old, new)
 
 
-def print_result(target: Path, about: dict[str, Any]) -> None:
+def print_result(target: Path, about: About) -> None:
     compared = about['compared']
     if 'not_compared' in compared:
         print(

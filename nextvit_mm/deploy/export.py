@@ -12,7 +12,7 @@ from torch import nn
 
 from ..adapt import use_nextvit
 from ..errors import UserError
-from ..predict.predictor import Predictor, about_file
+from ..predict.predictor import About, Predictor, about_file
 from ..training import config as cfgs
 from ..training.channels import fit_channels
 from ..training.loading import load_model
@@ -115,7 +115,7 @@ class _Job:
     ) -> None:
         self.cfg, self.wanted, self.model, self.graph = cfg, wanted, model, graph
         self.dynamic, self.planned = dynamic, planned
-        self.about: dict[str, Any] = {}
+        self.about = About()
 
     def make(self, path: Path, steps: Steps) -> Path:
         """Write the file and its ``.json`` and compare it with the model."""
@@ -244,7 +244,7 @@ def _has_test_data(cfg: Config) -> bool:
     return True
 
 
-def _check(about: dict[str, Any], to: str) -> None:
+def _check(about: About, to: str) -> None:
     figures, exported = about['compared'], about['exported']
     if 'not_compared' in figures:
         return

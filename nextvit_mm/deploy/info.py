@@ -6,13 +6,12 @@ import platform
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from torch import nn
 
 from ..errors import UserError
-from ..predict.predictor import FORMAT, about_file
+from ..predict.predictor import FORMAT, About, Input, about_file
 from ..training.channels import USUAL, channels_of
 from ..utils.metainfo import Metainfo
 from ..version import __version__
@@ -47,21 +46,21 @@ def describe(
     planned: Plan,
     dynamic: Sequence[str],
     normalize_inside: bool,
-) -> dict[str, Any]:
+) -> About:
     """What a runtime has to know of an exported model: the content of its ``.json``.
 
     Raises:
         UserError: The config normalises colors twice.
     """
-    about = dict(
-        format=FORMAT,
-        task=graph.task,
+    about: About = {
+        'format': FORMAT,
+        'task': graph.task,
         **describe_input(cfg, model, planned, dynamic, normalize_inside),
-        outputs=list(graph.outputs),
-        versions=_versions(),
-    )
+        'outputs': list(graph.outputs),
+        'versions': _versions(),
+    }
     if graph.task != 'backbone':
-        about.update(classes=info.classes, palette=info.palette)
+        about['classes'], about['palette'] = info.classes, info.palette
     if isinstance(graph, DetectorGraph):
         config = graph.test_cfg
         about['test_cfg'] = {
@@ -74,14 +73,15 @@ def describe(
 
 def describe_input(
     cfg: Config, model: nn.Module, planned: Plan, dynamic: Sequence[str], normalize_inside: bool = False
-) -> dict[str, Any]:
+) -> About:
     """How a picture becomes a model's input, as :func:`nextvit_mm.predict.predictor.place` takes it.
 
     Raises:
         UserError: The config normalises colors twice.
     """
-    return dict(
-        input=dict(
+    color, mean, std = _colors(cfg, model.data_preprocessor, planned)
+    return About(
+        input=Input(
             name=INPUT,
             layout='NCHW',
             dtype='float32',
@@ -89,14 +89,16 @@ def describe_input(
             size=planned.size,
             dynamic=list(dynamic),
             normalized_inside=normalize_inside,
-            **_colors(cfg, model.data_preprocessor, planned),
+            color=color,
+            mean=mean,
+            std=std,
         ),
         read=planned.read,
         steps=planned.steps,
     )
 
 
-def _colors(cfg: Config, pre: nn.Module, planned: Plan) -> dict[str, Any]:
+def _colors(cfg: Config, pre: nn.Module, planned: Plan) -> tuple[str, list[float], list[float]]:
     """Order, mean and standard deviation of the colors, from the preprocessor or a ``Normalize`` step."""
     # MM packages read pictures as BGR, and the preprocessor may turn them where they have three channels.
     channels, flags = channels_of(cfg), ('_channel_conversion', 'channel_conversion', 'to_rgb')
@@ -105,15 +107,15 @@ def _colors(cfg: Config, pre: nn.Module, planned: Plan) -> dict[str, Any]:
     if planned.normalize:
         if mean is not None or turns:
             raise UserError(f'{cfg.filename} normalises twice: by Normalize in the pipeline and by data_preprocessor')
-        return dict(planned.normalize)
+        return planned.normalize['color'], planned.normalize['mean'], planned.normalize['std']
     if mean is None:  # the network takes pixels from 0 to 255
         mean, std = [0.0] * channels, [1.0] * channels
     else:
         mean, std = ([float(str(value)) for value in values.flatten().cpu().numpy()] for values in (mean, std))
-    return dict(color='gray' if channels == 1 else 'RGB' if turns else 'BGR', mean=mean, std=std)
+    return 'gray' if channels == 1 else 'RGB' if turns else 'BGR', mean, std
 
 
-def save_about(about: dict[str, Any], path: Path) -> None:
+def save_about(about: About, path: Path) -> None:
     about_file(path).write_text(json.dumps(about, indent=2) + '\n', encoding='utf-8')
 
 

@@ -13,6 +13,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..predict.predictor import About
 from .pictures import size_of
 from .steps import Plan
 
@@ -135,7 +136,7 @@ def _masks_of_boxes_outside() -> Iterator[None]:
 RESULTS = dict(backbone=_backbone, classification=_classes, segmentation=_class_map, detection=_detections)
 
 
-def as_colors(tensor: np.ndarray | Tensor, about: dict[str, Any], normalized: bool = True) -> np.ndarray:
+def as_colors(tensor: np.ndarray | Tensor, about: About, normalized: bool = True) -> np.ndarray:
     """An input (C, H, W) in colors from 0 to 255."""
     mean, std = (np.array(about['input'][key], np.float32).reshape(-1, 1, 1) for key in ('mean', 'std'))
     return np.asarray(tensor) * std + mean if normalized else np.asarray(tensor)

@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from ..errors import UserError
-from ..predict.predictor import TOP, Predictor, swap_colors
+from ..predict.predictor import TOP, About, Predictor, swap_colors
 from ..training.building import clear_config_errors
 from ..training.channels import fit_channels, rule_of
 from ..training.config import load_config
@@ -127,7 +127,7 @@ class Trained(Predictor):
             self.inferencer = _build(cfg, scope, device)
             loaded = load_exactly(self.inferencer.model, checkpoint, cfg.filename or 'the config')
         info = read_metainfo(cfg, loaded)
-        self.about: dict[str, Any] = dict(task=TASKS[scope], read=rule_of(cfg), **asdict(info))
+        self.about = About(task=TASKS[scope], read=rule_of(cfg), classes=info.classes, palette=info.palette)
         if self.about['task'] == 'detection':
             self.inferencer.model.dataset_meta = asdict(info)
 

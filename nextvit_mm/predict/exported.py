@@ -7,7 +7,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 
 from ..errors import UserError
-from .predictor import Predictor
+from .predictor import About, Predictor
 
 
 @MODELS.register_module()
@@ -47,7 +47,7 @@ class ExportedModel(BaseModel):
     val_step = test_step
 
 
-def fill(sample, about: dict, result: dict) -> None:
+def fill(sample, about: About, result: dict) -> None:
     """Write a Predictor's result into an MM data sample."""
     if about['task'] == 'classification':
         scores = torch.from_numpy(result['scores'])

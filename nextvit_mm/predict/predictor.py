@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -26,6 +26,74 @@ FIRST_SIDE = 128  # pixels of the picture that a session of OpenVINO gets first
 AHEAD = 4  # pictures that are read before the network asks for them
 
 Session = Callable[[np.ndarray], list[np.ndarray]]
+
+
+class Input(TypedDict, total=False):
+    """The tensor that a model takes; all keys are there in an exported one's ``.json``.
+
+    Attributes:
+        name: In the file.
+        layout, dtype: Of the tensor: ``'NCHW'``, ``'float32'``.
+        channels: C.
+        size: H and W; None where a picture's size decides.
+        dynamic: What may differ from call to call: ``'batch'``, ``'size'``.
+        normalized_inside: Whether the model takes pixels from 0 to 255 and normalises them itself.
+        color: ``'RGB'``, ``'BGR'`` or ``'gray'``, the order of the channels.
+        mean, std: Of each channel, for pixels from 0 to 255.
+    """
+
+    name: str
+    layout: str
+    dtype: str
+    channels: int
+    size: list[int] | None
+    dynamic: list[str]
+    normalized_inside: bool
+    color: str
+    mean: list[float]
+    std: list[float]
+
+
+class About(TypedDict, total=False):
+    """What is known of a model, once its config was read: the content of the ``.json`` beside an exported one.
+
+    Attributes:
+        format: Of the ``.json``; another one is refused.
+        task: ``'detection'``, ``'segmentation'``, ``'classification'`` or ``'backbone'``.
+        input: The tensor.
+        read: How a picture is read, as :func:`read_picture` takes it.
+        steps: What is done with it then, as :func:`place` does it.
+        outputs: Names in the file, in order.
+        classes: Names; None where the model has none. A backbone has no such key.
+        palette: A color of three values for each class, in RGB.
+        test_cfg: Of a detector: ``score_thr``, ``max_per_img``, ``mask_thr_binary``.
+        multi_label: Of a classifier of many labels a picture: the ``threshold`` or the number ``top`` that count.
+        versions: Of packages.
+        exported: What was asked for.
+        pictures: Whose pictures it was compared with (``test``), and quantised with (``train``).
+        file: Format, opset and such.
+        compared: Figures of the comparison with PyTorch, or why there are none.
+        evaluated: Metrics of both, where they were asked for.
+        tensorrt: Operators that its list does not have.
+    """
+
+    format: int
+    task: str
+    input: Input
+    read: dict[str, Any]
+    steps: list[dict[str, Any]]
+    outputs: list[str]
+    classes: list[str] | None
+    palette: list[list[int]] | None
+    test_cfg: dict[str, Any]
+    multi_label: dict[str, Any]
+    versions: dict[str, str]
+    exported: dict[str, Any]
+    pictures: dict[str, str]
+    file: dict[str, Any]
+    compared: dict[str, Any]
+    evaluated: dict[str, Any]
+    tensorrt: dict[str, Any]
 
 
 class Placed(NamedTuple):
@@ -65,7 +133,7 @@ class Predictor:
         threads: int | None = None,
         precision: str | None = None,
         session: Session | None = None,
-        about: dict[str, Any] | None = None,
+        about: About | None = None,
     ) -> None:
         self.path = Path(path)
         self.about = about or read_about(self.path)
@@ -243,7 +311,7 @@ def about_file(path: Path) -> Path:
     return path.with_name(path.name + '.json')
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_about(path: Path) -> About:
     """The ``.json`` that ``tools/export.py`` wrote beside a model."""
     about = about_file(path)
     for file in (path, about):
@@ -252,7 +320,7 @@ def read_about(path: Path) -> dict[str, Any]:
                 f'{file} is missing: tools/export.py writes a model and its .json; keep them together'
             )
     try:
-        found = json.loads(about.read_text(encoding='utf-8'))
+        found: About = json.loads(about.read_text(encoding='utf-8'))
     except ValueError as error:
         raise ValueError(f'{about} is not JSON: {error}') from None
     if not isinstance(found, dict) or found.get('format') != FORMAT:
@@ -428,7 +496,7 @@ def _as_opencv(image: Image.Image, kind: str | None, name: Any) -> np.ndarray:
     return np.asarray(image.convert('RGB'))
 
 
-def place(picture: np.ndarray, about: dict[str, Any]) -> Placed:
+def place(picture: np.ndarray, about: About) -> Placed:
     """Resize, crop or pad and, where the model does not do it itself, normalise a picture for a model.
 
     Args:

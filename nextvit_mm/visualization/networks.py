@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from ..adapt.network import is_nextvit
 from ..deploy.info import describe_input, find_pictures
 from ..deploy.steps import plan
 from ..errors import UserError
-from ..predict.predictor import as_rgb, place
+from ..predict.predictor import About, Input, as_rgb, place
 from ..training.channels import USUAL, channels_of, fit_channels
 from ..training.config import load_config, set_data_root
 from ..training.loading import load_model
@@ -51,7 +50,7 @@ class Network:
     weights: str
     model: nn.Module
     backbone: nn.Module
-    about: dict[str, Any]
+    about: About
     classes: list[str] | None = None
     channels_last: bool = False
 
@@ -69,7 +68,7 @@ class Network:
 
     def shown(self, picture: np.ndarray) -> np.ndarray:
         """The part of a picture that the network sees, RGB (H', W', 3), uint8, at the size of its input."""
-        plain = dict(self.about, input=dict(self.about['input'], color='RGB', mean=[0], std=[1]))
+        plain: About = {**self.about, 'input': {**self.about['input'], 'color': 'RGB', 'mean': [0], 'std': [1]}}
         seen = place(picture, plain).tensor[0].transpose(1, 2, 0).clip(0, 255).round().astype(np.uint8)
         return as_rgb(seen)
 
@@ -143,7 +142,7 @@ def load_network(
 
 def describe_pictures(
     cfg: Config, model: nn.Module, task: str | None = None, size: Sequence[int] | None = None
-) -> dict[str, Any]:
+) -> About:
     """How a picture becomes a model's input: :attr:`Network.about`; the arguments are those of :func:`load_network`.
 
     Raises:
@@ -236,7 +235,7 @@ def _weights_of(checkpoint: str) -> str:
 
 
 def _sized_as(network: Network, like: Network) -> Network:
-    network.about = dict(network.about, steps=like.about['steps'])
+    network.about = {**network.about, 'steps': like.about['steps']}
     return network
 
 
@@ -277,7 +276,7 @@ def _load_timm(text: str, size: tuple[int, int], device: str) -> Network:
         model = timm.create_model(name, pretrained=bool(suffix), features_only=True, **keywords)
     except Exception as error:  # whatever a network of timm's raises: it cannot be had so
         raise UserError(f'timm cannot build {text[len("timm:") :]} for {size[0]}×{size[1]}: {error}') from None
-    pixels = dict(
+    pixels = Input(
         color='RGB',
         mean=[255 * value for value in about.mean],
         std=[255 * value for value in about.std],
@@ -289,7 +288,7 @@ def _load_timm(text: str, size: tuple[int, int], device: str) -> Network:
         "timm's pretrained weights" if suffix else RANDOM,
         model.eval().to(device),
         model,
-        dict(input=pixels),
+        About(input=pixels),
         channels_last=str(getattr(layout, 'value', layout)) == 'NHWC',
     )
 

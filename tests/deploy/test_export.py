@@ -25,7 +25,7 @@ from nextvit_mm.deploy.graphs import ExportableAdaptiveAvgPool2d, NonMaxSuppress
 from nextvit_mm.deploy.operators import onnx_operators, unlisted_operators
 from nextvit_mm.deploy.verify import LIMITS
 from nextvit_mm.errors import UserError
-from nextvit_mm.predict.predictor import Predictor, about_file, read_picture
+from nextvit_mm.predict.predictor import About, Input, Predictor, about_file, read_picture
 from nextvit_mm.training.launch import evaluate
 from tests.conftest import ROOT, TINY, WIDTHS, run_tool, shared, tiny
 from tests.deploy.conftest import build, tiny_config
@@ -116,6 +116,7 @@ def test_what_is_written_computes_the_same(kind, to, flags, cases, pictures, tmp
         **flags,
     )
     about = json.loads(about_file(path).read_text())
+    assert set(about) <= set(About.__annotations__) and set(about['input']) == set(Input.__annotations__)
     task = 'backbone' if flags.get('what') == 'backbone' else TASKS[kind]
     assert about['task'] == task and about['compared']['images'] == 3
     assert set(LIMITS[task]) <= set(about['compared'])
