@@ -15,6 +15,7 @@ OF_PYTHON: dict[str, str] = {
     r'Warning: The (bbox|polygon|text|line|circle) is out of bounds': 'it is cut off at the edge of the picture',
     r'The draw is False': 'nobody asked for pictures; --show-dir does',
     r'Setting (OMP|MKL)_NUM_THREADS environment variable': 'the launchers of this project set the first one',
+    r'This DataLoader will create \d+ worker processes': "the recipe's number; with fewer cores they take turns",
     r'`broadcast_buffers` is deprecated': "MMEngine's own call of torch",
     r'torch\.meshgrid: in an upcoming release': 'MMDetection calls it; the result is the same',
     r'.*`?clean_up_tokenization_spaces`? was not set': 'of text models that MMPretrain imports and no recipe uses',
