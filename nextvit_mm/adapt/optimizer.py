@@ -1,8 +1,10 @@
 """How the published runs train, and layer-wise decay, for a config of somebody else."""
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 
 from .layer_decay import LAYER_DECAY
+from .network import is_nextvit
 
 BN_FREE = {'norm': dict(decay_mult=0.0), 'bn': dict(decay_mult=0.0)}
 # Optimizer, groups, and the batch over all GPUs that its rate is for: as in configs/_base_/schedules.
@@ -61,6 +63,19 @@ def fit_layer_decay(cfg: Config, said: list[str]) -> None:
     if name in CONSTRUCTORS:
         wrapper['constructor'] = LAYER_DECAY
         said.append(f'optim_wrapper.constructor is {LAYER_DECAY}, as {name} does not know Next-ViT')
+
+
+def use_our_layer_decay(cfg: Config) -> None:
+    """As :func:`fit_layer_decay`, in a config that has a Next-ViT of its own.
+
+    MMPretrain's constructor stays for classifiers: it asks the backbone.
+    """
+    model, said = cfg.model, list[str]()
+    backbones = [part.get('backbone') for part in (model, model.get('detector') or {})]
+    if cfg.get('default_scope') != 'mmpretrain' and any(one and is_nextvit(one) for one in backbones):
+        fit_layer_decay(cfg, said)
+    for line in said:
+        print_log(line, 'current')
 
 
 def _published(scope: str | None, holder: ConfigDict) -> tuple[dict, dict | None, int]:

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..adapt import use_nextvit
+from ..adapt.optimizer import use_our_layer_decay
 from ..adapt.read import differences
 from ..data.check import check_contents, count_pictures, use_boxes_only
 from ..data.length import Length, raise_rate_from_scratch
@@ -89,6 +90,7 @@ def train(
     if 'backbone' in cfg.model and (point or cfg.get('load_from')):
         cfg.model.backbone.init_cfg = None  # what is gone on or started from holds every weight of the backbone
     check_pretrained(cfg)
+    use_our_layer_decay(cfg)
     use_the_cpu_well(cfg)
     changes = check_changes(point, cfg.pretty_text, wanted.allow_changes) if point else []
     if not point and is_main_process():

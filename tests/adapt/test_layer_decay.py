@@ -5,9 +5,11 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from nextvit_mm import NextViT
+from nextvit_mm.adapt.layer_decay import LAYER_DECAY
+from nextvit_mm.adapt.optimizer import use_our_layer_decay
 from nextvit_mm.errors import UserError
 
-from ..conftest import TINY
+from ..conftest import DETECTOR, TINY, load_config
 
 
 class _Detector(nn.Module):
@@ -65,3 +67,20 @@ def test_wrong_groups_are_refused(groups, words):
 def test_a_backbone_without_depths_is_refused():
     with pytest.raises(UserError, match='get_layer_depth'):
         _wrap(_Detector(nn.Conv2d(3, 8, 1)), decay_rate=0.5)
+
+
+@pytest.mark.parametrize(
+    'scope, backbone, theirs, ours',
+    [
+        ('mmdet', 'NextViT', 'LearningRateDecayOptimizerConstructor', True),
+        ('mmseg', NextViT, 'mmpretrain.LearningRateDecayOptimWrapperConstructor', True),
+        ('mmpretrain', 'NextViT', 'LearningRateDecayOptimWrapperConstructor', False),  # it asks the backbone
+        ('mmdet', 'mmpretrain.ConvNeXt', 'LearningRateDecayOptimizerConstructor', False),
+        ('mmdet', 'NextViT', 'DefaultOptimWrapperConstructor', False),
+    ],
+)
+def test_constructors_that_know_other_networks_by_name_are_replaced(scope, backbone, theirs, ours):
+    cfg = load_config(DETECTOR)
+    cfg.default_scope, cfg.model.backbone.type, cfg.optim_wrapper.constructor = scope, backbone, theirs
+    use_our_layer_decay(cfg)
+    assert cfg.optim_wrapper.constructor == (LAYER_DECAY if ours else theirs)

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from nextvit_mm.adapt.layer_decay import LAYER_DECAY
 from nextvit_mm.data.boxes import read_boxes
 from nextvit_mm.data.inspect import look, read_any
 from nextvit_mm.deploy.export import export
@@ -76,6 +77,9 @@ def test_a_detector_without_masks_is_trained_resumed_tested_drawn_and_exported(t
     root, work = made.coco2017(tmp_path / 'mine'), tmp_path / 'work'
     given = dict(data_root=str(root), no_pretrained=True, own_classes=True, boxes_only=True, batch_size=2, seed=0)
     small = {'model.roi_head.bbox_head.fc_out_channels': 64}
+    decay = dict(_delete_=True, decay_rate=0.9, decay_type='layer_wise', num_layers=6)
+    theirs = {'optim_wrapper.constructor': 'LearningRateDecayOptimizerConstructor'}  # it knows no Next-ViT
+    small.update({**theirs, 'optim_wrapper.paramwise_cfg': decay})
     given.update(cfg_options=dict(QUICK, **small), image_size=[64])
     config = tiny_config(tmp_path, DETECTOR, True)
     train(config, str(work), epochs=1, **given)
@@ -85,6 +89,7 @@ def test_a_detector_without_masks_is_trained_resumed_tested_drawn_and_exported(t
     resolved, checkpoint = str(work / 'tiny.py'), work / 'epoch_2.pth'
     cfg = load_config(resolved)
     assert cfg.model.type == 'FasterRCNN' and cfg.model.roi_head.mask_head is None
+    assert cfg.optim_wrapper.constructor == LAYER_DECAY
     # Weights that are sure of something, as those of a long training: an untrained detector's scores are ties.
     loaded = torch.load(checkpoint, weights_only=False)
     loaded['state_dict'] = build(cfg).state_dict()
