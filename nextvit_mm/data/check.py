@@ -67,13 +67,16 @@ def count_pictures(cfg: Config) -> int | None:
         try:
             if is_coco_dataset(dataset):
                 found = read_coco(annotation_file(dataset))
-                total += len(trained_with(found, dataset, classes_of(dataset, f'train_dataloader of {cfg.filename}')))
+                classes = classes_of(dataset, f'train_dataloader of {cfg.filename}')
+                count = len(trained_with(found, dataset, classes))
             elif listed := picture_list(dataset):
-                total += sum(bool(line.strip()) for line in listed.open(encoding='utf-8'))
+                count = sum(bool(line.strip()) for line in listed.open(encoding='utf-8'))
             else:
-                total += len(pictures_below(picture_folder(dataset)))
+                count = len(pictures_below(picture_folder(dataset)))
         except OSError:
             return None
+        chosen = dataset.get('indices')
+        total += count if chosen is None else min(count, chosen if isinstance(chosen, int) else len(chosen))
     return total or None
 
 

@@ -306,3 +306,5 @@ def test_pictures_that_training_leaves_out_do_not_count(tmp_path):
     assert count_pictures(cfg) == kept == made.PICTURES['train'] - 2
     cfg.train_dataloader.dataset.pop('filter_cfg')
     assert count_pictures(cfg) == made.PICTURES['train']
+    cfg.train_dataloader.dataset.indices = [0, 2]
+    assert count_pictures(cfg) == 2
