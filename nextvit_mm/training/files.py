@@ -64,3 +64,19 @@ def flush(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+class RemovesLater:
+    """A file backend that notes what is to be removed."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.names: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        self.names.append(os.path.basename(path))
+
+    rmtree = remove

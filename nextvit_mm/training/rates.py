@@ -58,6 +58,9 @@ def _step(runner: Runner, schedulers: list[_ParamScheduler]) -> None:
                 epochs += 1
                 for scheduler in by_epoch:
                     scheduler.step()
+        for _ in range(epochs, runner.epoch if length else 0):  # epochs were shorter before the data were changed
+            for scheduler in by_epoch:
+                scheduler.step()
 
 
 def _warn_of_an_early_end(runner: Runner, schedulers: list[_ParamScheduler]) -> None:

@@ -10,15 +10,16 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import load_state_dict
 
 from ..errors import UserError, WeightsError
+from ..utils.logs import read_scalars
 from ..weights.checkpoint import load_checkpoint
 from ..weights.models import unwrap_model
 from .changes import SAID_ONLY, SCHEDULE, Change, find_changes, read_config_text
+from .distributed import same_for_all
 from .rates import follow_new_schedule, own_settings
-from .sampling import AlreadySkipped
 from .saving import POINTER
 
 NOT_REPEATED = ('load_from', 'resume')  # of --cfg-options: how the run began
@@ -35,6 +36,8 @@ class Point:
         seed: Of the run.
         classes: Of its data.
         pictures, processes: How many it had; None if the file does not tell.
+        seen: Pictures of the pass, or of a run that counts iterations, which it had taken; None if not told.
+        is_evaluated: Whether the file was written after its evaluation.
         content: What the file holds, until the run has taken it: a large file is read once.
     """
 
@@ -46,6 +49,8 @@ class Point:
     classes: Sequence[str] = ()
     pictures: int | None = None
     processes: int | None = None
+    seen: int | None = None
+    is_evaluated: bool = False
     content: dict | None = field(default=None, repr=False)
 
     @property
@@ -113,6 +118,8 @@ def read_point(path: str) -> Point:
         tuple((meta.get('dataset_meta') or {}).get('classes') or ()),
         meta.get('pictures'),
         meta.get('processes'),
+        meta.get('seen'),
+        meta.get('is_evaluated', False),
         checkpoint,
     )
 
@@ -189,31 +196,48 @@ def report_changes(point: Point, changes: list[Change], allowed: bool) -> None:
         print_log(f'changed since {os.path.basename(point.path)}: {change}', 'current')
 
 
-class GoOnHook(Hook):
-    """Tells a resumed run's loop that the data which it has seen are left out already.
+class EvaluationHook(Hook):
+    """Makes the evaluation that a checkpoint was written before; an uninterrupted run would have made it.
+
+    What is best, when to stop and rates that follow a metric depend on it. A run that is finished is not evaluated
+    twice, and says that nothing is left to train.
 
     Args:
-        skipped: Iterations that were left out.
+        point: What is gone on from.
+        skipped: Iterations of the epoch, or of the run, that were left out.
     """
 
-    priority = 'VERY_HIGH'
+    priority = 'LOWEST'  # other hooks are ready before it
 
-    def __init__(self, skipped: int) -> None:
-        self.skipped = skipped
-        self._run_iter: Any = None
+    def __init__(self, point: Point, skipped: int) -> None:
+        self.point, self.skipped = point, skipped
 
     def before_train(self, runner: Runner) -> None:
-        loop, moved = runner.train_loop, getattr(runner.train_dataloader, 'batch_sampler', None)
-        if hasattr(loop, 'dataloader_iterator'):
-            loop.dataloader_iterator._epoch = getattr(moved, 'passes', 0)
-            loop.dataloader_iterator = AlreadySkipped(loop.dataloader_iterator, loop.iter)
-        elif self.skipped:
-            self._run_iter = loop.run_iter
-            loop.run_iter = lambda idx, batch: self._run_iter(idx + self.skipped, batch)
+        loop = runner.train_loop
+        by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        done, end, unit = (loop.epoch, loop.max_epochs, 'epoch') if by_epoch else (loop.iter, loop.max_iters, 'iter')
+        if done >= end:
+            runner.logger.info(
+                f'this run is finished, with {unit} {done:,} of {end:,}: nothing is left to train. To train longer: '
+                f'--cfg-options train_cfg.max_{unit}s=…'
+            )
+        if runner.val_loop is None or self.point.is_evaluated or (by_epoch and self.skipped):
+            return
+        loop._decide_current_val_interval()
+        if done < loop.val_begin or (done % loop.val_interval and done != end):
+            return
+        if not (done >= end and same_for_all(_is_logged(runner.work_dir, done))):
+            name = os.path.basename(self.point.path)
+            runner.logger.info(f'{name} was written before its evaluation ended: evaluating now')
+            runner.val_loop.run()
 
-    def after_train_epoch(self, runner: Runner) -> None:
-        if self._run_iter is not None:
-            runner.train_loop.run_iter, self._run_iter = self._run_iter, None
+
+def _is_logged(work_dir: str, step: int) -> bool:
+    """Whether a work dir's log has the evaluation of a step."""
+    try:
+        return any(record.get('step') == step for record in read_scalars(work_dir)[1])
+    except UserError:  # no log, or a damaged one
+        return False
 
 
 def go_on_exactly(runner: Runner, point: Point, changes: list[Change]) -> None:

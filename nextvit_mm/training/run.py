@@ -21,8 +21,8 @@ from .console import Console
 from .files import is_full
 from .pictures import STOP, PicturesHook
 from .progress import ConsoleHook
-from .resuming import GoOnHook, Point, check_data_is_same, go_on_exactly
-from .sampling import build_train_loader, move_forward
+from .resuming import EvaluationHook, Point, check_data_is_same, go_on_exactly
+from .sampling import DataHook, build_train_loader, move_forward
 from .saving import use_whole_checkpoints
 from .stopping import FiniteLossHook, StopHook, catch_signals, end_workers, lock_if_main
 
@@ -83,10 +83,14 @@ def _guard(runner: Runner, cfg: Config, start: Start, asked: dict[str, str]) -> 
         runner.register_hook(hook)
     if start.point:
         check_data_is_same(start.point, loader.dataset, runner.world_size, start.allow_changes)
-        skipped = move_forward(loader, start.point.epoch, start.point.iteration, 'max_iters' not in cfg.train_cfg)
-        runner.register_hook(GoOnHook(skipped))
+        by_epoch = 'max_iters' not in cfg.train_cfg  # a loop that were built would have begun to read
+        skipped = move_forward(loader, start.point.epoch, start.point.iteration, by_epoch, start.point.seen)
+        runner.register_hook(DataHook(skipped, start.point.iteration))
+        runner.register_hook(EvaluationHook(start.point, skipped))
         go_on_exactly(runner, start.point, start.changes)
-    elif isinstance(getattr(unwrap_model(runner.model), 'backbone', None), NextViT):
+        return
+    runner.register_hook(DataHook())
+    if isinstance(getattr(unwrap_model(runner.model), 'backbone', None), NextViT):
         # MMEngine calls this for `load_from`; its own would take what happens to match, and go on without the rest.
         notify = functools.partial(runner.call_hook, 'after_load_checkpoint')
         runner.load_checkpoint = functools.partial(load_to_start_from, runner.model, notify=notify)

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -73,6 +75,53 @@ class AlreadySkipped:
         return getattr(self.iterator, name)
 
 
+class DataHook(Hook):
+    """Writes into checkpoints what a run has seen of its data, and tells its loop what is left out already.
+
+    Args:
+        skipped: Iterations of the pass, or of a run that counts iterations, that were left out.
+        iteration: Iterations that were done before.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, skipped: int = 0, iteration: int = 0) -> None:
+        self.skipped, self.iteration = skipped, iteration
+        self._run_iter: Any = None
+        self._batches, self._is_evaluated = 0, False
+
+    def before_train(self, runner: Runner) -> None:
+        loop, moved = runner.train_loop, getattr(runner.train_dataloader, 'batch_sampler', None)
+        self._batches = self.skipped
+        if self.iteration and hasattr(loop, 'dataloader_iterator'):
+            loop.dataloader_iterator._epoch = getattr(moved, 'passes', 0)
+            loop.dataloader_iterator = AlreadySkipped(loop.dataloader_iterator, loop.iter)
+        elif self.skipped:
+            self._run_iter = loop.run_iter
+            loop.run_iter = lambda idx, batch: self._run_iter(idx + self.skipped, batch)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        if self._run_iter is not None:
+            runner.train_loop.run_iter, self._run_iter = self._run_iter, None
+        if not hasattr(runner.train_loop, 'dataloader_iterator'):
+            self._batches = 0
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        self._is_evaluated = False
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        self._batches += 1
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self._is_evaluated = True
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        size = _pictures_a_step(runner.train_dataloader)
+        checkpoint['meta'].update(seen=size and self._batches * size, is_evaluated=self._is_evaluated)
+
+
 def build_train_loader(runner: Runner) -> DataLoader:
     """Build a run's training data now, with the same batches in every process that starts or goes on with it.
 
@@ -93,27 +142,36 @@ def build_train_loader(runner: Runner) -> DataLoader:
     return loader
 
 
-def move_forward(loader: DataLoader, epoch: int, iteration: int, by_epoch: bool) -> int:
-    """Leave out what a run has seen of its data.
+def move_forward(loader: DataLoader, epoch: int, iteration: int, by_epoch: bool, seen: int | None = None) -> int:
+    """Leave out what a run has seen of its data, also where it then takes more or fewer pictures at a time.
 
     Args:
         loader: Of the training data, from which nothing was taken yet.
         epoch: Epochs that were done.
         iteration: Iterations that were done.
         by_epoch: Whether the run counts epochs, and begins a pass in each.
+        seen: Pictures of this pass, or of the run, that all processes have taken; None if only iterations are known.
 
     Returns:
         int: Iterations left out: of this epoch, or of the run where it counts iterations.
     """
-    skip = iteration
-    if by_epoch:
-        skip = iteration - epoch * len(loader)
-        if not 0 < skip <= len(loader):
+    size = _pictures_a_step(loader)
+    if seen is not None and size:
+        skip = min(seen // size, len(loader)) if by_epoch else seen // size
+    else:
+        skip = iteration - epoch * len(loader) if by_epoch else iteration
+        if by_epoch and not 0 < skip <= len(loader):
             return 0
     if skip:
         moved = MovedForward(loader.batch_sampler, skip, epoch if by_epoch else 0)
         object.__setattr__(loader, 'batch_sampler', moved)  # which a DataLoader refuses to the unwary
     return skip
+
+
+def _pictures_a_step(loader: DataLoader) -> int | None:
+    """Of all processes; None where a batch sampler does not tell."""
+    size = getattr(loader.batch_sampler, 'batch_size', None)
+    return size and size * get_world_size()
 
 
 def _set_epoch(batch_sampler: Any, epoch: int) -> None:

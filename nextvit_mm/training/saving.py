@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..errors import UserError
 from ..weights.models import unwrap_model
-from .files import PART, count_bytes, flush, is_full, is_local, write_whole
+from .files import PART, RemovesLater, count_bytes, flush, is_full, is_local, write_whole
 from .gradients import gather_gradients, is_between_steps, restore_gradients
 from .randomness import gather_states, own_state, restore_states, set_own_state
 
@@ -31,8 +31,8 @@ class WholeCheckpointHook(CheckpointHook):
     one file more than it keeps. Other places than local disks are written as MMEngine does.
 
     Beside what MMEngine stores, a checkpoint holds the states of the random numbers of every process
-    (``random_states``), gradients that wait for more batches (``gradients``), the number of pictures, and that of
-    processes. Validation leaves training's random numbers as
+    (``random_states``), gradients that wait for more batches (``gradients``), what EarlyStoppingHook has found
+    (``early_stopping``), the number of pictures, and that of processes. Validation leaves training's random numbers as
     they were. The arguments are those of CheckpointHook.
 
     Raises:
@@ -48,6 +48,7 @@ class WholeCheckpointHook(CheckpointHook):
         unknown = self.args.keys() - inspect.signature(Runner.save_checkpoint).parameters.keys()
         if unknown:  # MMEngine hands them on, and learns of a misspelt one after the first epoch
             raise UserError(f'CheckpointHook has no {" and no ".join(unknown)}: correct default_hooks.checkpoint')
+        _check_interval(self, runner)
         self._kept_random: dict | None = None  # while a validation runs
         self._random: list[dict] = []
         self._gradients: dict[str, Any] = {}
@@ -80,6 +81,14 @@ class WholeCheckpointHook(CheckpointHook):
         if runner._resume:
             self._loaded_random = checkpoint.get('random_states')
             self._loaded_gradients = checkpoint.get('gradients') or {}
+            for hook, state in zip(_early_stopping(runner), checkpoint.get('early_stopping') or []):
+                vars(hook).update(state)
+            lost = [] if checkpoint.get('random_states') else ['random numbers']
+            lost += ['patience of EarlyStoppingHook'] * (
+                'early_stopping' not in checkpoint and any(_early_stopping(runner))
+            )
+            if lost:
+                runner.logger.info(f'the checkpoint does not hold the {" and the ".join(lost)}: they begin anew')
 
     def before_train_epoch(self, runner: Runner) -> None:
         states, self._loaded_random = getattr(self, '_loaded_random', None), None
@@ -103,6 +112,9 @@ class WholeCheckpointHook(CheckpointHook):
             checkpoint['random_states'] = self._random
         if self._gradients:
             checkpoint['gradients'] = self._gradients
+        checkpoint['early_stopping'] = [
+            dict(best_score=float(hook.best_score), wait_count=hook.wait_count) for hook in _early_stopping(runner)
+        ]
         checkpoint['meta'].update(pictures=len(runner.train_dataloader.dataset), processes=runner.world_size)
         self._bytes = count_bytes(checkpoint)
 
@@ -170,7 +182,7 @@ class WholeCheckpointHook(CheckpointHook):
         for name in self.key_indicators if self.save_best else ():
             if name != 'auto' and name not in metrics:
                 raise UserError(f'CheckpointHook has save_best={name!r}, and the evaluation has {", ".join(metrics)}')
-        backend, later = self.file_backend, _RemovesLater(self.file_backend)
+        backend, later = self.file_backend, RemovesLater(self.file_backend)
         self.file_backend, self._replaced, self._random, self._gradients = later, later.names, [], {}
         try:
             super()._save_best_checkpoint(runner, metrics)
@@ -237,29 +249,42 @@ class WholeCheckpointHook(CheckpointHook):
             self.best_ckpt_path_dict = {name: here(path) for name, path in self.best_ckpt_path_dict.items()}
 
 
-class _RemovesLater:
-    """A file backend that notes what is to be removed."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.names: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def remove(self, path: str) -> None:
-        self.names.append(os.path.basename(path))
-
-    rmtree = remove
+def _early_stopping(runner: Runner) -> list[EarlyStoppingHook]:
+    return [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
 
 
 def use_whole_checkpoints(runner: Runner) -> None:
     """Turn a built run's CheckpointHooks into ours; its config still names MMEngine's, which any MM tool has."""
+    for hook in _early_stopping(runner):  # judges an evaluation before a checkpoint is written that knows of it
+        runner._hooks.remove(hook)
+        runner.register_hook(hook, 'LOW')
     for hook in runner.hooks:
         if type(hook) is CheckpointHook:
             hook.__class__ = WholeCheckpointHook
         elif isinstance(hook, CheckpointHook) and not isinstance(hook, WholeCheckpointHook):
             runner.logger.warning(f'{type(hook).__name__} saves by its own rules: a kill may cost its last checkpoint')
+    if not any(isinstance(hook, CheckpointHook) for hook in runner.hooks):
+        runner.logger.warning('there is no CheckpointHook: no weights are saved. Give default_hooks.checkpoint')
+
+
+def _check_interval(hook: CheckpointHook, runner: Runner) -> None:
+    """Say where nothing is saved before the end of a run.
+
+    Raises:
+        UserError: The interval is no whole number.
+    """
+    if not isinstance(hook.interval, int):
+        raise UserError(f'default_hooks.checkpoint.interval={hook.interval!r} must be a whole number')
+    counts_iterations = hasattr(runner.train_loop, 'dataloader_iterator')
+    why = f'interval={hook.interval}' if hook.interval < 1 else ''
+    if not why and hook.by_epoch and counts_iterations:
+        why = 'by_epoch=True in a run that counts iterations'
+    if why:
+        saved = 'only the last checkpoint is saved' if hook.save_last else 'no checkpoint is saved'
+        runner.logger.warning(
+            f'default_hooks.checkpoint has {why}: {saved}, and a kill costs the whole run. Set interval to 1 or more'
+            + (', and by_epoch=False' if counts_iterations else '')
+        )
 
 
 def check_weights(runner: Runner, last: str) -> None:

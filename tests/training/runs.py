@@ -88,17 +88,20 @@ def run_apart(config: str, work_dir: Path, **flags) -> multiprocessing.Process:
 def _run_quietly(config: str, work_dir: Path, flags: dict) -> None:
     import os
     import sys
+    import traceback
 
     work_dir.parent.mkdir(parents=True, exist_ok=True)
-    with open(work_dir.parent / f'{work_dir.name}.log', 'a') as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    try:
-        run(config, work_dir, **flags)
-    except BaseException as error:
-        print(f'{type(error).__name__}: {error}', file=sys.stderr, flush=True)
-        os._exit(getattr(error, 'status', 1))
-    os._exit(0)
+    with open(work_dir.parent / f'{work_dir.name}.log', 'a', buffering=1) as log:
+        # Pytest has put objects of its own in the places of these two, whose text would die with this process.
+        sys.stdout = sys.stderr = log
+        for standard in (1, 2):
+            os.dup2(log.fileno(), standard)
+        try:
+            run(config, work_dir, **flags)
+        except BaseException as error:
+            traceback.print_exc()
+            os._exit(getattr(error, 'status', 1))
+        os._exit(0)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

@@ -5,11 +5,14 @@ import shutil
 import time
 from itertools import islice
 from types import SimpleNamespace
+from typing import ClassVar
 from unittest import mock
 
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from torch.utils.data import DataLoader
 
 from nextvit_mm.errors import UserError
@@ -47,6 +50,71 @@ def test_resume_needs_the_work_dir_alone_and_a_new_schedule_is_followed(tmp_path
     for words in ('--no-pretrained', '--data-root', 'optim_wrapper.optimizer.weight_decay=0.3'):
         assert words in told.split('as when the run was started: ')[1].splitlines()[0]
     assert 'schedule: train_cfg.max_epochs 1 → 3' in told and 'the rate follows the new schedule: 0.00' in told
+
+
+@HOOKS.register_module(force=True)
+class DeathHook(Hook):
+    """Ends the process, as far as a test can, in an iteration or in the evaluation after an epoch."""
+
+    scores: ClassVar[dict[str, float]] = {}
+
+    def __init__(self, iteration: int = 0, evaluation: int = 0) -> None:
+        self.iteration, self.evaluation = iteration, evaluation
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 == self.iteration:
+            raise SystemExit
+
+    def before_val_epoch(self, runner):
+        if runner.epoch == self.evaluation:
+            raise SystemExit
+        self.scores['top1'] = {1: 30.0, 2: 5.0, 3: 20.0}[runner.epoch]
+
+
+@pytest.mark.parametrize('death', [dict(iteration=5), dict(iteration=8), dict(evaluation=3)])
+def test_an_evaluation_that_a_checkpoint_does_not_know_is_made_again(death, tmp_path, monkeypatch, capsys):
+    """Rates that follow a metric, the best checkpoint and the patience of EarlyStoppingHook depend on it."""
+    accuracy = pytest.importorskip('mmpretrain.evaluation').Accuracy
+    monkeypatch.setattr(accuracy, 'compute_metrics', lambda *_: dict(DeathHook.scores))
+    follow = dict(monitor='accuracy/top1', rule='greater')
+    hook, patience = dict(type='mmengine.DeathHook'), dict(type='EarlyStoppingHook', patience=2, **follow)
+    changes = dict(
+        param_scheduler=[dict(type='ReduceOnPlateauLR', factor=0.1, patience=0, by_epoch=True, **follow)],
+        default_hooks=dict(checkpoint=dict(save_best='accuracy/top1', rule='greater')),
+        train_cfg=dict(max_epochs=5),
+    )
+    config = write_config(tmp_path, custom_hooks=[hook, patience], **changes)
+    dying = write_config(tmp_path, 'dying.py', custom_hooks=[dict(hook, **death), patience], **changes)
+    run(config, tmp_path / 'whole')
+    with pytest.raises(SystemExit):
+        run(dying, tmp_path / 'w')
+    run(config, tmp_path / 'w', resume='auto')
+    assert same(tmp_path / 'w' / 'epoch_3.pth', tmp_path / 'whole' / 'epoch_3.pth')  # and no epoch_4.pth
+    found = [[sorted(path.name for path in (tmp_path / name).glob('*.pth')) for name in ('whole', 'w')]]
+    found += [[[record['accuracy/top1'] for record in read_scalars(tmp_path / name)[1]] for name in ('whole', 'w')]]
+    assert found == [[['best_accuracy_top1_epoch_1.pth', 'epoch_3.pth']] * 2, [[30.0, 5.0, 20.0]] * 2]
+    assert rates(tmp_path / 'w') == rates(tmp_path / 'whole')
+    again = 'was written before its evaluation ended: evaluating now'
+    assert (again in capsys.readouterr().out) == (death != dict(iteration=5))  # MMEngine saves a new best again
+
+
+def test_a_run_that_is_finished_says_so(tmp_path, capsys):
+    config = write_config(tmp_path, train_cfg=dict(max_epochs=1))
+    for _ in range(2):
+        run(config, tmp_path / 'w', resume='auto')
+    out = capsys.readouterr().out
+    assert out.count('this run is finished, with epoch 1 of 1: nothing is left to train') == 1
+    assert out.count('evaluation after epoch') == 1
+
+
+def test_epochs_that_were_shorter_count_as_epochs(tmp_path):
+    """In the rate of a new schedule."""
+    schedule = [dict(type='MultiStepLR', by_epoch=True, milestones=[1])]
+    config = write_config(tmp_path, param_scheduler=schedule, train_dataloader=dict(batch_size=6))
+    run(config, tmp_path / 'w', cfg_options={'train_cfg.max_epochs': 1})
+    options = {'train_cfg.max_epochs': 2, 'train_dataloader.batch_size': 2}
+    run(config, tmp_path / 'w', resume='auto', allow_changes=True, cfg_options=options)
+    assert rates(tmp_path / 'w') == pytest.approx([1e-3, 1e-4, 1e-4, 1e-4])
 
 
 def test_a_schedule_that_ends_before_the_run_is_said(tmp_path, capfd):
@@ -192,6 +260,13 @@ def test_an_epoch_is_gone_on_with_where_it_was_left():
     loader.sampler.set_epoch(0)
     assert move_forward(loader, 2, 2 * 203 + 5, by_epoch=True) == 5
     assert list(loader.batch_sampler) == expected[5:] and list(loader.batch_sampler) == expected
+
+
+@pytest.mark.parametrize('batch, by_epoch, skipped', [(100, True, 5), (250, True, 2), (50, False, 10), (7, True, 71)])
+def test_pictures_are_left_out_whatever_their_number_in_a_step_is_now(batch, by_epoch, skipped):
+    """Of 500 that were seen; in iterations alone the next batches would begin elsewhere."""
+    loader = DataLoader(Pictures(), batch_size=batch, sampler=DefaultSampler(Pictures(), shuffle=True, seed=3))
+    assert move_forward(loader, 2, 2 * 203 + 5, by_epoch, seen=500) == skipped
 
 
 @pytest.mark.slow

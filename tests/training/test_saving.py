@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -163,3 +164,32 @@ def test_what_may_go_is_what_nothing_else_keeps():
     hook.keep_ckpt_ids = deque([2])
     names = ['iter_1.pth', 'iter_2.pth', 'iter_3.pth', 'best_iter_1.pth', 'iter_1.pth']
     assert hook._without_kept(names) == ['iter_1.pth']
+
+
+@pytest.mark.parametrize(
+    'changes, checkpoint, told',
+    [
+        ({}, dict(interval=0), r'interval=0: only the last checkpoint is saved, .* Set interval to 1 or more$'),
+        ({}, dict(interval=-1, save_last=False), 'interval=-1: no checkpoint is saved'),
+        (
+            ITERATIONS,
+            dict(interval=1, by_epoch=True),
+            'by_epoch=True in a run that counts iterations: .*by_epoch=False',
+        ),
+        ({}, None, 'there is no CheckpointHook: no weights are saved'),
+    ],
+)
+def test_a_run_that_saves_nothing_on_its_way_says_so(changes, checkpoint, told, tmp_path, capsys):
+    options = {'train_cfg.max_iters' if changes else 'train_cfg.max_epochs': 1}
+    run(
+        write_config(tmp_path, **dict(changes, default_hooks=dict(checkpoint=checkpoint))),
+        tmp_path / 'w',
+        cfg_options=options,
+    )
+    assert re.search(told, capsys.readouterr().out, re.MULTILINE)
+
+
+def test_an_interval_that_is_no_number_is_said_at_the_start(tmp_path):
+    config = write_config(tmp_path, default_hooks=dict(checkpoint=dict(interval='2')))
+    with pytest.raises(UserError, match="checkpoint.interval='2' must be a whole number"):
+        run(config, tmp_path / 'w')

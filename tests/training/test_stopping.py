@@ -203,6 +203,9 @@ def test_a_second_run_in_a_work_dir_is_refused_until_the_first_is_dead(tmp_path)
         time.sleep(0.02)
     with pytest.raises(UserError, match=f'another run is at work in .*process {process.pid} on'):
         run(config, tmp_path / 'w')
+    second = run_apart(config, tmp_path / 'w')
+    second.join()
+    assert second.exitcode == 2 and 'UserError: another run is at work in' in (tmp_path / 'w.log').read_text()
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     with lock_run(str(tmp_path / 'w')):
