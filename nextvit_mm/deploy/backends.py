@@ -8,13 +8,11 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
-import io
 import logging
 import shlex
 import shutil
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,8 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..utils.optional import need
 from ..utils.subprocess import run_apart
-from .operators import TENSORRT_LIST, unlisted_operators
+from .guards import quiet
+from .operators import TENSORRT_LIST, onnx_operators, unlisted_operators
 
 OPSET = 17  # the first with LayerNormalization, after RoiAlign's half-pixel mode (16); TensorRT 8.6 and later read it
 INPUT = 'image'
@@ -75,6 +74,12 @@ def write_onnx(
             dynamic_axes=axes,
             opset_version=OPSET,
             **exporter,
+        )
+    own = [name for name in onnx_operators(path) if '::' in name]
+    if own:
+        raise UserError(
+            f'this network has {", ".join(own)}, which ONNX does not have and no runtime here knows: '
+            'take --what backbone, or a neck and a head without it'
         )
     onnx.checker.check_model(str(path), full_check=True)
 
@@ -259,12 +264,3 @@ def _sizes_can_vary() -> Iterator[None]:
                 f'({str(error).splitlines()[1].strip()})'
             ) from error
         raise
-
-
-@contextlib.contextmanager
-def quiet(stderr: bool = False) -> Iterator[None]:
-    """Without the exporters' warnings and chatter; what goes wrong is still raised."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter('ignore')
-        with contextlib.redirect_stderr(io.StringIO()) if stderr else contextlib.nullcontext():
-            yield

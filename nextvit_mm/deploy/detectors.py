@@ -9,8 +9,10 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .graph import Graph
+from .graph import WHOLE, Graph
 
+# Settings of mmcv's NMS: those that any value is understood of, and values that change nothing.
+NMS = dict(type=None, iou_threshold=None, split_thr=None, class_agnostic=False, offset=0, score_threshold=0, max_num=-1)
 CODERS = ('DeltaXYWHBBoxCoder', 'DistancePointBBoxCoder')  # what they do is traced as it is
 
 
@@ -55,10 +57,8 @@ def check_methods(part: nn.Module, base: type, *names: str) -> None:
     """
     own = [name for name in names if getattr(type(part), name, None) is not getattr(base, name)]
     if own or not isinstance(part, base):
-        raise UserError(
-            f'{type(part).__name__} finds objects in a way of its own ({", ".join(own) or "no " + base.__name__}): '
-            'it cannot be exported whole, take --what backbone'
-        )
+        how = ', '.join(own) or f'no {base.__name__}'
+        raise UserError(f'{type(part).__name__} finds objects in a way of its own ({how}): {WHOLE}')
 
 
 def check_kind(part: object, name: str, *wanted: str) -> None:
@@ -73,6 +73,17 @@ def check_kind(part: object, name: str, *wanted: str) -> None:
             f'this detector has {kind} as {name}, and what can be exported whole has {" or ".join(wanted)}: '
             'take --what backbone'
         )
+
+
+def check_coder(coder: object, name: str, *wanted: str) -> None:
+    """Refuse a box coder of another kind than those wanted, and one whose boxes may leave the picture.
+
+    Raises:
+        UserError: It is such.
+    """
+    check_kind(coder, name, *wanted)
+    if not getattr(coder, 'clip_border', True):
+        raise UserError(f'{name}.clip_border=False is not exported: leave it out, or take --what backbone')
 
 
 def check_values(config: Mapping[str, Any], name: str, *needed: str) -> None:
@@ -96,8 +107,9 @@ def check_nms(config: Mapping[str, Any], name: str, *needed: str) -> None:
     where = f'model.test_cfg.{name}' if name else 'model.test_cfg'
     if nms.get('type', 'nms') != 'nms':
         raise UserError(f'{where}.nms.type={nms["type"]} has no standard operator: take nms')
-    if nms.get('class_agnostic'):
-        raise UserError(f'{where}.nms.class_agnostic is not exported: leave it out, or take --what backbone')
+    for key, value in nms.items():
+        if key not in NMS or (NMS[key] is not None and value != NMS[key]):
+            raise UserError(f'{where}.nms.{key}={value} is not exported: leave it out, or take --what backbone')
     if 'iou_threshold' not in nms:
         raise UserError(f'{where}.nms has no iou_threshold: set it')
     for key in needed:

@@ -24,6 +24,7 @@ from .console import Steps, files_of, move, print_result
 from .evaluate import evaluate_apart
 from .fold import fold
 from .graphs import Graph, make_graph
+from .guards import failing_clearly
 from .info import describe, save_about
 from .operators import TENSORRT_LIST, unlisted_operators
 from .options import WITH_INT8, ExportOptions
@@ -136,7 +137,10 @@ class _Job:
         predictor = Predictor(float32, session=lambda array: [], about=about)
         placed = _place(predictor, pictures, self.graph)
         example = torch.from_numpy(placed[0].tensor)
-        steps.run(f'writing {to}', lambda: WRITERS[to](self.graph, example, float32, self.graph.outputs, self.dynamic))
+        with failing_clearly(to, wanted.what):
+            steps.run(
+                f'writing {to}', lambda: WRITERS[to](self.graph, example, float32, self.graph.outputs, self.dynamic)
+            )
         if wanted.int8:
             steps.run(f'quantising with {len(calibration)} pictures', lambda: quantize(float32, written, calibration))
         about['file'] = backends.file_format(written)
@@ -155,7 +159,8 @@ class _Job:
     def compare(self, predictor: Predictor, written: Path, pictures: Sequence[Path], placed: list) -> dict[str, Any]:
         """Figures of :mod:`.verify` over the picture files, or why there are none."""
         task, about = self.graph.task, self.about
-        found = outputs_of(written, self.wanted.to, [each.tensor for each in placed])
+        with failing_clearly(self.wanted.to, self.wanted.what):
+            found = outputs_of(written, self.wanted.to, [each.tensor for each in placed])
         if found is None:
             return dict(
                 not_compared='a Core ML model runs on macOS only', operations=backends.coreml_operations(written)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .boxes import ANY_SCORE, NO_SCORE, clip, non_max_suppression, top, without_small
-from .detectors import CODERS, DetectorGraph, check_kind, check_methods, check_nms
+from .boxes import ANY_SCORE, clip, non_max_suppression, top, without_small
+from .detectors import CODERS, DetectorGraph, check_coder, check_methods, check_nms
 
 
 class OneStageGraph(DetectorGraph):
@@ -47,8 +47,8 @@ class OneStageGraph(DetectorGraph):
         boxes = clip(head.bbox_coder.decode(priors[places], deltas), limits)
         if factors is not None:
             scores = scores * factors[0].permute(1, 2, 0).reshape(-1).sigmoid()[places]
-        if config.get('min_bbox_size', NO_SCORE) >= 0:
-            scores = without_small(scores, boxes, config.min_bbox_size)
+        if config.get('min_bbox_size', -1) >= 0:
+            scores = without_small(scores, boxes, 0)
         return boxes, scores, labels
 
 
@@ -60,7 +60,12 @@ def _check(model: nn.Module) -> None:
     check_methods(model, SingleStageDetector, 'predict', 'extract_feat')
     head = model.bbox_head
     check_methods(head, BaseDenseHead, 'predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
-    check_kind(head.bbox_coder, 'bbox_head.bbox_coder', *CODERS)
+    check_coder(head.bbox_coder, 'bbox_head.bbox_coder', *CODERS)
     if getattr(head.loss_cls, 'custom_cls_channels', False):
         raise UserError(f'{type(head.loss_cls).__name__} makes scores in a way of its own: take --what backbone')
+    if head.test_cfg.get('min_bbox_size', 0) > 0:
+        raise UserError(
+            f'model.test_cfg.min_bbox_size={head.test_cfg.min_bbox_size} is of pixels of the picture before resizing, '
+            'which an exported file does not see: set it to 0'
+        )
     check_nms(head.test_cfg, '', 'nms_pre', 'max_per_img')

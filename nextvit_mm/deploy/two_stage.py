@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .boxes import ANY_SCORE, clip, non_max_suppression, top, without_small
-from .detectors import DetectorGraph, check_kind, check_methods, check_nms, check_values
+from .detectors import DetectorGraph, check_coder, check_kind, check_methods, check_nms, check_values
 from .graph import WHOLE
 
 
@@ -45,7 +45,8 @@ class TwoStageGraph(DetectorGraph):
             level_scores, best = top(level_logits[0].permute(1, 2, 0).reshape(-1).sigmoid(), config.nms_pre)
             level_deltas = level_deltas[0].permute(1, 2, 0).reshape(-1, 4)
             level_boxes = clip(head.bbox_coder.decode(level_priors[best], level_deltas[best]), limits)
-            level_scores = without_small(level_scores, level_boxes, max(config.get('min_bbox_size', 0), 0))
+            if config.get('min_bbox_size', -1) >= 0:
+                level_scores = without_small(level_scores, level_boxes, config.min_bbox_size)
             kept = non_max_suppression(
                 level_boxes[None], level_scores[None], config.nms.iou_threshold, ANY_SCORE, config.max_per_img
             )[:, 1]
@@ -159,6 +160,7 @@ def _masks(head: nn.Module, pooled: Tensor, labels: Tensor) -> Tensor:
 def _check(model: nn.Module) -> None:
     """Refuse a detector whose test path is another one than :class:`TwoStageGraph`'s."""
     from mmdet.models.detectors import TwoStageDetector
+    from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
     from mmdet.models.roi_heads.bbox_heads import BBoxHead
     from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 
@@ -166,22 +168,38 @@ def _check(model: nn.Module) -> None:
     if not model.with_rpn:
         raise UserError(f'{type(model).__name__} takes its boxes from a file, and has no rpn_head: {WHOLE}')
     check_kind(model.rpn_head, 'rpn_head', 'RPNHead')
-    check_kind(model.rpn_head.bbox_coder, 'rpn_head.bbox_coder', 'DeltaXYWHBBoxCoder')
+    if not model.rpn_head.use_sigmoid_cls:
+        raise UserError('rpn_head.loss_cls.use_sigmoid=False is not exported: take --what backbone')
+    check_coder(model.rpn_head.bbox_coder, 'rpn_head.bbox_coder', 'DeltaXYWHBBoxCoder')
     roi_head = model.roi_head
-    check_kind(roi_head, 'roi_head', 'StandardRoIHead', 'CascadeRoIHead')
+    cascade = isinstance(roi_head, CascadeRoIHead)
+    check_methods(
+        roi_head,
+        CascadeRoIHead if cascade else StandardRoIHead,
+        *('predict', 'predict_bbox', 'predict_mask', '_bbox_forward', '_mask_forward'),
+        *(['_refine_roi'] if cascade else []),
+    )
     if roi_head.with_shared_head:
         raise UserError('this detector has a shared_head, whose test path is not exported: take --what backbone')
     for extractor, head in _stages(roi_head.bbox_roi_extractor, roi_head.bbox_head):
-        check_kind(extractor, 'roi_head.bbox_roi_extractor', 'SingleRoIExtractor')
+        _check_extractor(extractor, 'roi_head.bbox_roi_extractor')
         check_methods(head, BBoxHead, 'predict_by_feat', '_predict_by_feat_single', 'regress_by_class')
-        check_kind(head.bbox_coder, 'roi_head.bbox_head.bbox_coder', 'DeltaXYWHBBoxCoder')
+        check_coder(head.bbox_coder, 'roi_head.bbox_head.bbox_coder', 'DeltaXYWHBBoxCoder')
         if head.custom_activation:
             raise UserError(f'{type(head.loss_cls).__name__} makes scores in a way of its own: take --what backbone')
         if not (head.with_cls and head.with_reg):
             raise UserError(f'{type(head).__name__} lacks scores or boxes: take --what backbone')
     for extractor, head in _stages(roi_head.mask_roi_extractor, roi_head.mask_head) if roi_head.with_mask else ():
-        check_kind(extractor, 'roi_head.mask_roi_extractor', 'SingleRoIExtractor')
+        _check_extractor(extractor, 'roi_head.mask_roi_extractor')
         check_methods(head, FCNMaskHead, 'forward', 'predict_by_feat', '_predict_by_feat_single')
     check_nms(model.rpn_head.test_cfg, 'rpn', 'nms_pre', 'max_per_img')
     check_nms(roi_head.test_cfg, 'rcnn', 'max_per_img')
     check_values(roi_head.test_cfg, 'rcnn', 'score_thr', *(['mask_thr_binary'] if roi_head.with_mask else []))
+
+
+def _check_extractor(extractor: nn.Module, name: str) -> None:
+    check_kind(extractor, name, 'SingleRoIExtractor')
+    for layer in extractor.roi_layers:
+        check_kind(layer, f'{name}.roi_layer', 'RoIAlign')
+        if layer.pool_mode != 'avg':
+            raise UserError(f'{name}.roi_layer.pool_mode={layer.pool_mode} is not exported: take avg')

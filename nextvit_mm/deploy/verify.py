@@ -28,6 +28,7 @@ LIMITS: dict[str, dict[str, tuple[str, float]]] = {
 }
 MASKS: dict[str, tuple[str, float]] = {'wrong mask pixels': ('<=', 0)}  # of a detector that has masks
 MATCH_IOU = 0.5  # two boxes of one class that overlap less are no pair
+SAME_BOX = 0.01  # pixels: corners so near are of one box, also of one that the picture's edge leaves no area of
 MASK_SLACK = 0.02  # a pixel whose probability is as near to the threshold may fall on either side
 
 
@@ -138,7 +139,8 @@ def match(
     boxes: np.ndarray, labels: np.ndarray, others: np.ndarray, other_labels: np.ndarray
 ) -> list[tuple[int, int, float]]:
     """Pairs (i, j, IoU) of boxes (K, 4) and others (L, 4) of one class, each box in one pair at most."""
-    overlap = box_iou(boxes, others) * (labels[:, None] == other_labels)
+    same = (abs(boxes[:, None] - others[None]) <= SAME_BOX).all(2)
+    overlap = np.maximum(box_iou(boxes, others), same) * (labels[:, None] == other_labels)
     pairs = []
     for _ in range(min(overlap.shape)):
         i, j = np.unravel_index(overlap.argmax(), overlap.shape)

@@ -10,11 +10,13 @@ from mmengine.config import Config, ConfigDict
 from PIL import Image
 
 from nextvit_mm.adapt.read import read_config
-from nextvit_mm.deploy.backends import OPSET
+from nextvit_mm.deploy.backends import OPSET, SUFFIXES
 from nextvit_mm.deploy.export import export
 from nextvit_mm.deploy.graphs import make_graph
+from nextvit_mm.deploy.reference import see
+from nextvit_mm.deploy.steps import plan
 from nextvit_mm.errors import UserError
-from nextvit_mm.predict.predictor import about_file
+from nextvit_mm.predict.predictor import Predictor, about_file
 from tests.conftest import TINY, randomise
 
 pytest.importorskip('mmdet')
@@ -23,6 +25,7 @@ CONFIGS = dict(
     fcos='mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco',
     fcos_giou='mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco',
     atss='mmdet::atss/atss_r50_fpn_1x_coco',
+    dynamic_rcnn='mmdet::dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco',
     faster_rcnn='mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
     cascade_rcnn='mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco',
     cascade_mask_rcnn='mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco',
@@ -53,7 +56,7 @@ def tiny_detector(name: str) -> Config:
     cfg = read_config(CONFIGS.get(name, name))
     cfg.model = narrow(cfg.model)
     cfg.model.backbone = dict(type='nextvit_mm.NextViT', arch=TINY)
-    cfg.model.neck.in_channels = [32, 64, 128, 128]
+    (cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck).in_channels = [32, 64, 128, 128]
     for head in (cfg.model.get('bbox_head'), cfg.model.get('rpn_head')):
         if head and 'stacked_convs' in head:
             head.stacked_convs = 1
@@ -94,23 +97,54 @@ def pictures(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize('name', CONFIGS)
-def test_what_is_found_is_what_mmdetection_finds(name, tmp_path, pictures, capsys):
+@pytest.mark.parametrize(
+    'name, to',
+    [(name, 'onnx') for name in CONFIGS]
+    + [
+        pytest.param(name, 'openvino', marks=pytest.mark.slow) for name in ('retinanet', 'fcos', 'atss', 'cascade_rcnn')
+    ],
+)
+def test_what_is_found_is_what_mmdetection_finds(name, to, tmp_path, pictures, capsys):
     cfg = tiny_detector(name)
     cfg.dump(tmp_path / 'config.py')
     torch.save(dict(state_dict=build(cfg).state_dict(), meta={}), tmp_path / 'weights.pth')
     path = export(
         str(tmp_path / 'config.py'),
         str(tmp_path / 'weights.pth'),
+        to=to,
         images=str(pictures),
-        out=str(tmp_path / 'model.onnx'),
+        out=str(tmp_path / f'model{SUFFIXES[to]}'),
     )
     about = json.loads(about_file(path).read_text())
     assert about['input']['dynamic'] == ['size'] and about['compared']['images'] == 3
     assert about['compared']['detections'] > 20 and about['compared']['largest score difference'] < 1e-4
     assert about['outputs'][3:] == (['masks'] if 'mask' in name else [])
-    assert about['tensorrt']['unlisted'] == []
-    assert f'ONNX: opset {OPSET}, IR version {about["file"]["ir_version"]}' in capsys.readouterr().out
+    written = f'ONNX: opset {OPSET}, IR version' if to == 'onnx' else 'OpenVINO IR: IR version'
+    assert f'{written} {about["file"]["ir_version"]}' in capsys.readouterr().out
+    assert about.get('tensorrt', {}).get('unlisted', []) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, to', [('fcos', 'onnx'), ('retinanet', 'openvino'), ('atss', 'openvino')])
+def test_one_session_finds_something_after_nothing_and_at_any_size(name, to, tmp_path, pictures):
+    cfg = tiny_detector(name)
+    model = build(cfg)
+    least, most = 0.0, 1.0
+    for _ in range(40):  # a threshold that some of the pictures do not reach
+        cfg.model.test_cfg.score_thr = model.bbox_head.test_cfg.score_thr = (least + most) / 2
+        planned = plan(cfg, 'detection', None, ('size',))
+        counts = [len(see(model, 'detection', planned, path).results['scores']) for path in sorted(pictures.iterdir())]
+        if min(counts) == 0 < max(counts):
+            break
+        least, most = ((least + most) / 2, most) if max(counts) else (least, (least + most) / 2)
+    cfg.dump(tmp_path / 'config.py')
+    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'weights.pth')
+    flags = dict(to=to, images=str(pictures), out=str(tmp_path / f'model{SUFFIXES[to]}'))
+    predictor = Predictor(export(str(tmp_path / 'config.py'), str(tmp_path / 'weights.pth'), **flags))
+    for _ in range(2):
+        assert [len(predictor(path)['scores']) for path in sorted(pictures.iterdir())] == counts
+        for shape in ((1, 1), (300, 40)):
+            assert predictor(np.zeros((*shape, 3), np.uint8))['boxes'].shape[1:] == (4,)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +152,15 @@ def test_what_is_found_is_what_mmdetection_finds(name, tmp_path, pictures, capsy
     [
         ('retinanet', dict(test_cfg=dict(nms=dict(type='soft_nms', iou_threshold=0.5))), 'test_cfg.nms.type=soft_nms'),
         ('fcos', dict(test_cfg=dict(nms=dict(type='nms', iou_threshold=0.5, class_agnostic=True))), 'class_agnostic'),
+        ('fcos', dict(test_cfg=dict(nms=dict(type='nms', iou_threshold=0.5, offset=1))), 'test_cfg.nms.offset=1'),
+        ('retinanet', dict(test_cfg=dict(min_bbox_size=8)), 'min_bbox_size=8 is of pixels of the picture'),
+        ('retinanet', dict(bbox_head=dict(bbox_coder=dict(clip_border=False))), 'bbox_head.bbox_coder.clip_border'),
+        ('faster_rcnn', dict(rpn_head=dict(loss_cls=dict(use_sigmoid=False))), 'rpn_head.loss_cls.use_sigmoid=False'),
+        (
+            'faster_rcnn',
+            dict(roi_head=dict(bbox_roi_extractor=dict(roi_layer=dict(_delete_=True, type='RoIPool', output_size=7)))),
+            'has RoIPool as roi_head.bbox_roi_extractor.roi_layer',
+        ),
         ('atss', dict(test_cfg=dict(nms_pre=-1)), 'test_cfg.nms_pre must be above 0'),
         ('cascade_rcnn', dict(test_cfg=dict(rcnn=dict(max_per_img=-1))), 'test_cfg.rcnn.max_per_img must be above 0'),
         (
@@ -155,8 +198,8 @@ def test_detectors_of_another_test_path_are_named():
     with pytest.raises(UserError, match='FastRCNN takes its boxes from a file'):
         make_graph(build(cfg), 'model')
     model = build(tiny_detector('cascade_rcnn'))
-    model.roi_head.__class__ = type('HybridRoIHead', (type(model.roi_head),), {})
-    with pytest.raises(UserError, match='has HybridRoIHead as roi_head'):
+    model.roi_head.__class__ = type('OwnRoIHead', (type(model.roi_head),), dict(_refine_roi=lambda self, *_: None))
+    with pytest.raises(UserError, match='OwnRoIHead finds objects in a way of its own ._refine_roi'):
         make_graph(model, 'model')
     model = build(tiny_detector('fcos'))
     model.__class__ = type('Masks', (type(model),), dict(predict=lambda self, *_: None))

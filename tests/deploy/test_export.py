@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import stat
 import subprocess
@@ -22,6 +23,7 @@ from pycocotools import mask as rle
 from nextvit_mm.deploy import backends, evaluate as evaluation, export as module, run as running
 from nextvit_mm.deploy.export import export
 from nextvit_mm.deploy.graphs import ExportableAdaptiveAvgPool2d, NonMaxSuppression, make_graph
+from nextvit_mm.deploy.guards import failing_clearly
 from nextvit_mm.deploy.operators import onnx_operators, unlisted_operators
 from nextvit_mm.deploy.verify import LIMITS
 from nextvit_mm.errors import UserError
@@ -552,6 +554,35 @@ def test_operators_that_tensorrt_does_not_list_are_found(tmp_path):
     assert unlisted_operators(tmp_path / 'det.onnx') == ['Det']
 
 
+def test_what_torch_cannot_write_is_one_line(tmp_path, capfd):
+    class Halves(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.adaptive_max_pool2d(x, (x.shape[2] // 2, x.shape[3] // 2))
+
+    with pytest.raises(UserError) as caught, failing_clearly('onnx', 'model'):
+        backends.write_onnx(Halves(), torch.rand(1, 3, 8, 8), tmp_path / 'model.onnx', ['y'], ['size'])
+    assert re.fullmatch('this network cannot be exported --to onnx: .*adaptive pooling.*', str(caught.value))
+    assert capfd.readouterr() == ('', '')  # torch would print its whole graph
+
+
+def test_operators_that_are_not_onnxs_are_refused(tmp_path):
+    class Own(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x + 1
+
+        @staticmethod
+        def symbolic(g, x):
+            return g.op('mmcv::Own', x)
+
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            return Own.apply(x)
+
+    with pytest.raises(UserError, match='this network has mmcv::Own, which ONNX does not have'):
+        backends.write_onnx(Network(), torch.rand(1, 3, 8, 8), tmp_path / 'model.onnx', ['y'])
+
+
 def test_nms_in_onnx_is_nms_per_class(tmp_path):
     class Nms(torch.nn.Module):
         def forward(self, boxes, scores):
@@ -586,14 +617,14 @@ def test_pooling_by_products_is_adaptive_pooling(size, out):
 @pytest.mark.parametrize(
     'change, words',
     [
-        (dict(roi_head=dict(type='GridRoIHead')), 'GridRoIHead as roi_head'),
+        (dict(roi_head=dict(type='GridRoIHead', predict_bbox=None)), 'GridRoIHead finds objects in a way of its own'),
         (dict(rpn_head=dict(type='GARPNHead')), 'GARPNHead as rpn_head'),
     ],
 )
 def test_other_detectors_are_named(change, words):
     model = build(tiny_config('detection'))
     for name, part in change.items():
-        getattr(model, name).__class__ = type(part['type'], (type(getattr(model, name)),), {})
+        getattr(model, name).__class__ = type(part.pop('type'), (type(getattr(model, name)),), part)
     with pytest.raises(UserError, match=words):
         make_graph(model, 'model')
 

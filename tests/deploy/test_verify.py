@@ -130,6 +130,12 @@ def test_pairs_are_one_to_one():
     assert match(np.repeat(box, 3, 0), np.zeros(3), box, np.zeros(1)) == [(0, 0, 1.0)]
 
 
+@pytest.mark.parametrize('shift, pairs', [(0.009, 1), (0.011, 0)])
+def test_a_box_of_which_the_edge_leaves_no_area_has_itself_as_partner(shift, pairs):
+    sliver = np.array([[60, 10, 60, 20]], np.float32)
+    assert len(match(sliver, np.zeros(1), sliver + [0, shift, 0, shift], np.zeros(1))) == pairs
+
+
 def maps(*values):
     return dict(maps=[np.full((1, 2, 3, 3), value) for value in values])
 
