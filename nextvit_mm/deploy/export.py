@@ -137,7 +137,7 @@ class _Job:
         predictor = Predictor(float32, session=lambda array: [], about=about)
         placed = _place(predictor, pictures, self.graph)
         example = torch.from_numpy(placed[0].tensor)
-        with failing_clearly(to, wanted.what):
+        with failing_clearly(to, wanted.what, self.dynamic):
             steps.run(
                 f'writing {to}', lambda: WRITERS[to](self.graph, example, float32, self.graph.outputs, self.dynamic)
             )
@@ -159,7 +159,7 @@ class _Job:
     def compare(self, predictor: Predictor, written: Path, pictures: Sequence[Path], placed: list) -> dict[str, Any]:
         """Figures of :mod:`.verify` over the picture files, or why there are none."""
         task, about = self.graph.task, self.about
-        with failing_clearly(self.wanted.to, self.wanted.what):
+        with failing_clearly(self.wanted.to, self.wanted.what, self.dynamic):
             found = outputs_of(written, self.wanted.to, [each.tensor for each in placed])
         if found is None:
             return dict(

@@ -5,14 +5,14 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..errors import UserError
 from ..utils.memory import describe_memory_error
 
 
 @contextlib.contextmanager
-def failing_clearly(to: str, what: str) -> Iterator[None]:
+def failing_clearly(to: str, what: str, dynamic: Sequence[str] = ()) -> Iterator[None]:
     """Have what an exporter or a runtime cannot do with a network say so in one line.
 
     Raises:
@@ -28,7 +28,9 @@ def failing_clearly(to: str, what: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and describe_memory_error(error):
             raise
         cause = re.split(r'\n|\.+ ', str(error).strip())[0] or type(error).__name__
-        instead = ' (--what backbone leaves its neck and head out)' if what == 'model' else ''
+        ways = ['one --size H W without --dynamic'] if 'size' in dynamic else []
+        ways += ['--what backbone, without neck and head'] if what == 'model' else []
+        instead = f' (to try: {", or ".join(ways)})' if ways else ''
         raise UserError(f'this network cannot be exported --to {to}: {cause[:300]}{instead}') from error
 
 

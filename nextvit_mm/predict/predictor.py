@@ -5,6 +5,7 @@ its ``.json``, and import it or run ``python predictor.py MODEL PICTURE --out DR
 """
 
 import argparse
+import io
 import itertools
 import json
 import sys
@@ -262,7 +263,7 @@ class Predictor:
 
     def name(self, label: int) -> str:
         classes = self.about.get('classes')
-        return classes[label] if classes else f'class {label}'
+        return ' '.join(str(classes[label]).split()) if classes else f'class {label}'  # of one line
 
     def color(self, label: int) -> tuple[int, int, int]:
         palette = self.about.get('palette')
@@ -395,11 +396,15 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
     """The paths themselves, and of a folder the pictures in it and below, sorted."""
     found: list[Path] = []
     for path in map(Path, paths):
-        inside = sorted(p for p in path.rglob('*') if p.suffix.lower() in PICTURES) if path.is_dir() else [path]
+        inside = sorted(filter(_is_picture, path.rglob('*'))) if path.is_dir() else [path]
         if not inside:
             raise FileNotFoundError(f'no pictures ({", ".join(PICTURES)}) in {path}')
         found += inside
     return found
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES and not path.name.startswith('._') and path.is_file()  # ._ is macOS's own
 
 
 def read_picture(picture: str | Path | np.ndarray, rule: dict[str, Any] | None = None) -> np.ndarray:
@@ -428,6 +433,18 @@ def read_picture(picture: str | Path | np.ndarray, rule: dict[str, Any] | None =
         if picture.ndim != 3 or picture.shape[2] != channels or picture.dtype != np.uint8:
             raise ValueError(f'a picture must be (H, W, {channels}) of uint8, not {picture.shape} of {picture.dtype}')
         return picture
+    try:
+        return _read_file(picture, rule)
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds where a file is damaged, and not all of them name it
+        if isinstance(error, (OSError, ValueError)) and str(picture) in str(error):
+            raise
+        raise OSError(f'{picture}: {error or type(error).__name__}') from None
+
+
+def _read_file(picture: str | Path, rule: dict[str, Any]) -> np.ndarray:
+    color, channels = rule.get('color'), rule.get('channels', 3)
     with Image.open(picture) as image:
         kind, by_pillow = image.format, rule.get('backend') == 'pillow'
         if color == 'gray' and image.mode == 'RGB' and not by_pillow:
@@ -717,6 +734,9 @@ def main() -> None:
     parser.add_argument('--score-thr', type=float, default=0.3, help='of the detections that are shown (default: 0.3)')
     parser.add_argument('--threads', type=int, help="CPU threads (default: the runtime's choice)")
     args = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):  # names of classes may have what the terminal lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='replace')
     if not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr must be from 0 to 1, and is {args.score_thr:g}')
     try:

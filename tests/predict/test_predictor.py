@@ -116,7 +116,7 @@ def about(task, **more):
         outputs=more.pop('outputs', []),
         test_cfg=dict(mask_thr_binary=0.5),
         steps=resized(factor=[1.0, 1.0]),
-        classes=['cat', 'dog'],
+        classes=more.pop('classes', ['cat', 'dog']),
         palette=[[0, 0, 128], [250, 200, 0]],
         input=dict(color='RGB', mean=[0, 0, 0], std=[1, 1, 1], normalized_inside=True),
         **more,
@@ -208,6 +208,25 @@ def test_wrong_files_and_pictures_are_named(tmp_path):
         r.open_session(tmp_path / 'model.txt')
     with pytest.raises(ValueError, match=r'\(H, W, 3\) of uint8, not \(4, 4\)'):
         r.read_picture(np.zeros((4, 4)))
+
+
+def test_a_damaged_picture_is_named(tmp_path, monkeypatch):
+    path = tmp_path / 'a.jpg'
+    Image.fromarray(PICTURE).save(path)
+    path.write_bytes(path.read_bytes()[:-99])
+    with pytest.raises(OSError, match=f'{path}: .*truncated'):
+        r.read_picture(path)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 200)  # what Pillow then raises is of a class of its own
+    with pytest.raises(OSError, match=f'{path}: .*exceeds limit'):
+        r.read_picture(path)
+
+
+def test_names_of_classes_may_hold_anything():
+    names = ['Übergang "A"\n路', "it's"]
+    found = runner('classification', [np.array([[0.2, 0.8]], np.float32)], classes=names)
+    result = found(PICTURE)
+    assert found.name(0) == 'Übergang "A" 路' and r.describe(found, result, 0.5)[1] == 'Übergang "A" 路 20.0%'
+    assert found.draw(PICTURE, result).size[0] > PICTURE.shape[1]
 
 
 @pytest.mark.parametrize('name, runtime', [('model.onnx', 'onnxruntime'), ('model.xml', 'openvino')])
@@ -313,11 +332,20 @@ def test_a_folder_on_the_command_line(tmp_path, monkeypatch, capsys):
         (tmp_path / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(PICTURE).save(tmp_path / 'in' / name)
     (tmp_path / 'in' / 'c.png').write_bytes(b'no picture')
+    (tmp_path / 'in' / '._a.png').write_bytes(b'of a Mac')
+    (tmp_path / 'in' / 'folder.png').mkdir()
+    (tmp_path / 'in' / 'notes.txt').write_text('no picture')
     made = runner('classification', [np.array([[0.2, 0.8]], np.float32)])
     monkeypatch.setattr(r, 'Predictor', lambda *_: made)
     monkeypatch.setattr('sys.argv', ['predictor', 'model.onnx', str(tmp_path / 'in'), '--out', str(tmp_path / 'out')])
     with pytest.raises(SystemExit) as end:
         r.main()
     out, err = capsys.readouterr()
-    assert end.value.code == 2 and 'c.png' in err and '3 pictures, ' in out and 'pictures per second' in out
+    assert (
+        end.value.code == 2
+        and 'c.png' in err
+        and err.count('\n') == 1
+        and '3 pictures, ' in out
+        and 'pictures per second' in out
+    )
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a.png.png', 'b.jpg.png', 'sub_a.png.png']
