@@ -28,7 +28,7 @@ from .guards import failing_clearly
 from .info import describe, save_about
 from .operators import TENSORRT_LIST, unlisted_operators
 from .options import WITH_INT8, ExportOptions
-from .pictures import find_paths, noise
+from .pictures import find_paths, noise, place
 from .quantize import quantize
 from .reference import as_colors, see
 from .run import outputs_of
@@ -219,10 +219,7 @@ def _evaluates(cfg: Config, checkpoint: str | None, wanted: ExportOptions) -> bo
 def _place(predictor: Predictor, pictures: Sequence[Path], graph: Graph) -> list:
     placed = []
     for path in pictures:
-        try:
-            placed.append(predictor.place(path))
-        except (OSError, ValueError) as error:
-            raise UserError(f'a picture cannot be read: {error}') from None
+        placed.append(place(predictor, path))
         graph.check_size(*placed[-1].tensor.shape[2:])
     return placed
 

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import UserError
 from ..predict.predictor import Predictor
 from ..utils.subprocess import run_apart
+from .pictures import place
 
 NEEDS = {'.onnx': ('onnxruntime',), '.xml': ('openvino', 'nncf')}
 # What makes up nearly all the arithmetic. The rest stays in floating point; of a detector's test path that keeps the
@@ -76,7 +77,7 @@ def _quantize_onnx(
     quantization.quantize_static(
         str(prepared),
         str(target),
-        _Reader(predictor.place(picture).tensor for picture in pictures),
+        _Reader(place(predictor, picture).tensor for picture in pictures),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
         reduce_range=reduce_range,
@@ -109,7 +110,7 @@ def _quantize_openvino(
     model = openvino.Core().read_model(str(source))
     quantized = nncf.quantize(
         model,
-        nncf.Dataset(list(pictures), lambda picture: predictor.place(picture).tensor),
+        nncf.Dataset(list(pictures), lambda picture: place(predictor, picture).tensor),
         subset_size=len(pictures),
         ignored_scope=nncf.IgnoredScope(names=_outside_the_network(model)),
         preset=nncf.QuantizationPreset.MIXED,

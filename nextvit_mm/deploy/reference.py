@@ -49,8 +49,11 @@ def batch_of(model: nn.Module, planned: Plan, path: str | Path) -> dict[str, Any
     if 'data_samples' not in data:
         raise UserError("the test pipeline ends without MM's packing step, such as PackDetInputs: put it at the end")
     sample = data['data_samples']
-    if 'scale_factor' not in sample.metainfo:  # of a pipeline that does not resize
+    if 'scale_factor' not in sample.metainfo and all(step['do'] != 'resize' for step in planned.steps):
         sample.set_metainfo(dict(scale_factor=(1.0, 1.0)))
+    for key in ('img_shape', 'ori_shape', 'scale_factor'):
+        if key not in sample.metainfo:
+            raise UserError(f"the test pipeline's packing step leaves {key} out of meta_keys: add it")
     return model.data_preprocessor(pseudo_collate([data]), False)
 
 

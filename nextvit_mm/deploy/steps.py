@@ -64,6 +64,9 @@ def plan(cfg: Config, task: str, size: Sequence[int] | None, dynamic: Sequence[s
         UserError: The pipeline has a step, or a setting of one, that is not understood, or does not tell the size.
     """
     where = f'the test pipeline of {cfg.filename}'
+    for step in config_pipeline(cfg):
+        if 'type' not in step:
+            raise UserError(f'{where} has a step without type: {step}')
     steps = [step for step in config_pipeline(cfg) if not _is_annotation(name_of(step))]
     channels = channels_of(cfg)
     if not steps:

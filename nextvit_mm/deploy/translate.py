@@ -1,6 +1,6 @@
 """One step of an MM test pipeline as the exported file's, with every one of its settings understood."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError
@@ -16,8 +16,11 @@ def name_of(step: Mapping[str, Any]) -> str:
     return str(getattr(step['type'], '__name__', step['type'])).split('.')[-1]
 
 
-def _settings(step: Step, where: str, known: Mapping[str, Any]) -> Step:
+def _settings(step: Step, where: str, known: Mapping[str, Any], needed: Sequence[str] = ()) -> Step:
     """A step's settings, each of them known: :data:`ANY` value, or just the one that changes nothing."""
+    for key in needed:
+        if key not in step:
+            raise UserError(f'{where}: {name_of(step)} has no {key}: set it')
     for key, value in step.items():
         if key == 'type':
             continue
@@ -34,7 +37,7 @@ def reading(step: Step, where: str, channels: int) -> Step:
 
 
 def normalizing(step: Step, where: str) -> Step:
-    _settings(step, where, dict(mean=ANY, std=ANY, to_rgb=ANY))
+    _settings(step, where, dict(mean=ANY, std=ANY, to_rgb=ANY), ('mean', 'std'))
     return dict(
         mean=[float(v) for v in step['mean']],
         std=[float(v) for v in step['std']],
@@ -73,12 +76,12 @@ def _resize(step: Step, where: str) -> Step:
 
 
 def _resize_edge(step: Step, where: str) -> Step:
-    _settings(step, where, dict(scale=ANY, edge=ANY, **HOW))
+    _settings(step, where, dict(scale=ANY, edge=ANY, **HOW), ('scale',))
     return _resizing(dict(edge=step.get('edge', 'short'), length=int(step['scale'])), step, where)
 
 
 def _resize_shortest_edge(step: Step, where: str) -> Step:
-    _settings(step, where, dict(scale=ANY, max_size=ANY))
+    _settings(step, where, dict(scale=ANY, max_size=ANY), ('scale', 'max_size'))
     return _resizing(dict(shortest=min(parse_size(step['scale'])), longest=int(step['max_size'])), step, where)
 
 
@@ -88,7 +91,7 @@ def _resize_to_multiple(step: Step, where: str) -> Step:
 
 
 def _center_crop(step: Step, where: str) -> Step:
-    _settings(step, where, dict(crop_size=ANY, auto_pad=False, pad_cfg=ANY, clip_object_border=ANY))
+    _settings(step, where, dict(crop_size=ANY, auto_pad=False, pad_cfg=ANY, clip_object_border=ANY), ('crop_size',))
     return dict(do='center_crop', size=parse_size(step['crop_size'])[::-1])
 
 

@@ -29,7 +29,7 @@ def run_apart(function: Callable, failure: str, show_progress: bool = False, **a
         arguments: What JSON can hold; so must be what the function returns.
 
     Raises:
-        UserError: No result.
+        UserError: No result. What the function itself raises as a :class:`UserError` is told as it is.
     """
     with tempfile.TemporaryDirectory() as folder:
         task, result = Path(folder, 'task.json'), Path(folder, 'result.json')
@@ -42,6 +42,9 @@ def run_apart(function: Callable, failure: str, show_progress: bool = False, **a
             stderr=None if show_progress and sys.stderr.isatty() else subprocess.STDOUT,
             env=_with_package(),
         )
+        told = _error_of(result)
+        if told.is_file():
+            raise UserError(f'{failure}: {told.read_text(encoding="utf-8")}')
         if not result.is_file():
             raise UserError(f'{failure}:\n{done.stdout[-2000:].strip()}')
         return json.loads(result.read_text())
@@ -120,8 +123,16 @@ def _with_package() -> dict[str, str]:
     return dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
 
 
+def _error_of(result: Path) -> Path:
+    return result.with_name('error.txt')
+
+
 def main() -> None:
     task_file, result_file = map(Path, sys.argv[1:])
     task = json.loads(task_file.read_text())
-    result = getattr(importlib.import_module(task['module']), task['name'])(**task['arguments'])
+    try:
+        result = getattr(importlib.import_module(task['module']), task['name'])(**task['arguments'])
+    except UserError as error:
+        write_text(_error_of(result_file), str(error))
+        sys.exit(error.status)
     write_text(result_file, json.dumps(result))

@@ -354,6 +354,24 @@ def test_nothing_is_overwritten_unless_asked_for(cases, pictures, tmp_path):
             ),
             'lanczos of cv2',
         ),
+        (
+            'detection',
+            dict(
+                cfg_options={
+                    'test_dataloader.dataset.pipeline': [
+                        dict(type='LoadImageFromFile'),
+                        dict(type='Resize', scale=(96, 64), keep_ratio=True),
+                        dict(type='PackDetInputs', meta_keys=('ori_shape', 'img_shape')),
+                    ]
+                }
+            ),
+            'leaves scale_factor out of meta_keys',
+        ),
+        (
+            'detection',
+            dict(cfg_options={'test_dataloader.dataset.pipeline': [dict(type='Pad', size=(32, 32))]}),
+            'png: a picture of .* cannot be padded to 32x32',
+        ),
         ('detection', dict(random_weights=True), 'exclude each other'),
         ('detection', dict(dynamic=('batch',)), 'leave batch out'),
         ('detection', dict(to='coreml', int8=True, out='model.mlpackage'), '--int8 is for onnx and openvino'),
@@ -505,6 +523,19 @@ def test_int8_leaves_the_boxes_of_a_detector_alone(cases, tmp_path):
             data_root=str(tmp_path / 'nowhere'),
             size=(64,),
             out=str(tmp_path / 'other.onnx'),
+        )
+
+
+def test_int8_names_a_calibration_picture_that_is_damaged(cases, pictures, tmp_path):
+    (tmp_path / 'in').mkdir()
+    (tmp_path / 'in' / 'a.jpg').write_text('no picture')
+    flags = dict(int8=True, images=str(pictures), calibration_images=str(tmp_path / 'in'))
+    with pytest.raises(UserError, match="the quantization failed: cannot identify image file '.*a.jpg'$"):
+        export(
+            cases['classification'].config,
+            cases['classification'].checkpoint,
+            out=str(tmp_path / 'model.onnx'),
+            **flags,
         )
 
 

@@ -100,6 +100,9 @@ def test_steps_make_mms_pictures(task, steps, tmp_path):
             'Resize after Normalize',
         ),
         ('classification', [dict(type='CenterCrop', crop_size=8, auto_pad=True)], 'CenterCrop has auto_pad=True'),
+        ('classification', [dict(type='CenterCrop')], 'CenterCrop has no crop_size'),
+        ('detection', [dict(type='Normalize', mean=[0] * 3)], 'Normalize has no std'),
+        ('detection', [dict(scale=(9, 9))], 'a step without type: .*scale'),
     ],
 )
 def test_what_is_not_understood_is_named(task, steps, words):
