@@ -74,7 +74,7 @@ def look(backbone: Any, necks: Sequence[Any] = (), in_channels: int = 3) -> list
     """
 
     def action(device: str, side: int) -> list[Map]:
-        maps: Any = build(backbone, device)(torch.empty(1, in_channels, side, side, device=device))
+        maps: Any = build(backbone, device)(torch.zeros(1, in_channels, side, side, device=device))
         for neck in necks:
             maps = build(neck, device)(maps)
         return [_measure(one, side) for one in flatten(maps)]

@@ -25,8 +25,8 @@ def is_nextvit(backbone: dict) -> bool:
 
 
 def names_weights(init: Any) -> bool:
-    """Whether an ``init_cfg`` or ``pretrained`` names a file of weights, and not only how random ones are drawn."""
-    if isinstance(init, str):
+    """Whether an ``init_cfg`` or ``pretrained`` names weights, and not only how random ones are drawn."""
+    if isinstance(init, (str, bool)):  # timm's networks have weights of their own: True
         return bool(init)
     configs = init if isinstance(init, (list, tuple)) else [init]
     return any(one and ('checkpoint' in one or 'Pretrained' in str(one.get('type'))) for one in configs)
@@ -42,9 +42,10 @@ def network_of(name: str) -> ConfigDict:
         return ConfigDict(arch=name)
     if '::' not in name and not name.endswith('.py'):
         raise UserError(f'--backbone {name}: take one of {", ".join(ARCHS)}, or a config with a Next-ViT')
-    backbone = (read_config(name).get('model') or {}).get('backbone')
-    if backbone is None:
-        raise UserError(f'{name} has no model.backbone')
+    model = read_config(name).get('model')
+    backbone = model.get('backbone') if isinstance(model, dict) else None
+    if not isinstance(backbone, dict):
+        raise UserError(f'{name} has no model.backbone' + (f', but {backbone!r} there' if backbone else ''))
     if not is_nextvit(backbone):
         raise UserError(f'--backbone puts a Next-ViT into a config; the backbone of {name} is {backbone.get("type")!r}')
     try:

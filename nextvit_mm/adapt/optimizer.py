@@ -1,8 +1,14 @@
 """How the published runs train, and layer-wise decay, for a config of somebody else."""
 
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmengine.registry import OPTIMIZERS
 
+from ..errors import UserError
 from .layer_decay import LAYER_DECAY
 from .network import is_nextvit
 
@@ -25,9 +31,19 @@ CONSTRUCTORS = (
 
 
 def use_published_recipe(cfg: Config, holder: ConfigDict, scope: str | None, said: list[str]) -> None:
-    """Take the published optimizer, rate, decay groups, drop path, frozen parts and BN mode; not the schedule."""
+    """Take the published optimizer, rate, decay groups, drop path, frozen parts and BN mode; not the schedule.
+
+    Raises:
+        UserError: The config has several optimizers.
+    """
     optimizer, groups, batch = _published(scope, holder)
     wrapper = cfg.setdefault('optim_wrapper', ConfigDict(type='OptimWrapper'))
+    several = [name for name, value in wrapper.items() if isinstance(value, dict) and 'optimizer' in value]
+    if several:
+        raise UserError(
+            f'--recipe published is one optimizer, and optim_wrapper of {cfg.filename} has several, of '
+            f'{", ".join(several)}: leave --recipe out'
+        )
     wrapper.optimizer = ConfigDict(optimizer)
     wrapper.pop('constructor', None)
     wrapper.pop('paramwise_cfg', None)
@@ -42,7 +58,7 @@ def use_published_recipe(cfg: Config, holder: ConfigDict, scope: str | None, sai
     backbone.norm_eval = scope == 'mmdet' and pretrained
     if scope == 'mmseg':
         backbone.norm_cfg = dict(type='SyncBN', requires_grad=True)
-    said.append(f'the published recipe, for a batch of {batch} over all GPUs: {_text(scope, holder)}')
+    said.append(f'the published recipe, for a batch of {batch} over all GPUs: {_taken(optimizer, backbone)}')
     said.append("the schedule, and its warm-up, stay the config's")
 
 
@@ -53,6 +69,25 @@ def published_runs(scope: str | None, holder: ConfigDict) -> str:
         f"optimizer and rate stay the config's; the published runs take, for a batch of {batch}, {_text(scope, holder)}"
         ' (--recipe published)'
     )
+
+
+def check_recipe_options(options: Mapping[str, Any], scope: str | None, holder: ConfigDict) -> None:
+    """See that the published optimizer takes what options say of the optimizer.
+
+    Raises:
+        UserError: It does not, and they name no other one.
+    """
+    start = 'optim_wrapper.optimizer.'
+    kind = _published(scope, holder)[0]['type']
+    takes = inspect.signature(OPTIMIZERS.get(kind).__init__).parameters
+    wrong = [
+        option for option in options if option.startswith(start) and option[len(start) :].split('.')[0] not in takes
+    ]
+    if wrong and f'{start}type' not in options:
+        raise UserError(
+            f'--cfg-options {wrong[0]} does not go with --recipe published, whose {kind} takes no such value: leave '
+            f'one of them out, or give {start}type too'
+        )
 
 
 def fit_layer_decay(cfg: Config, said: list[str]) -> None:
@@ -84,6 +119,15 @@ def _published(scope: str | None, holder: ConfigDict) -> tuple[dict, dict | None
     if scope == 'mmseg':
         return SEMANTIC_FPN if str(holder.get('neck') or {}).count('FPN') else UPERNET
     return DETECTION
+
+
+def _taken(optimizer: dict, backbone: ConfigDict) -> str:
+    """What a recipe has put into a config."""
+    frozen = 'stem and stage 1 frozen, BN in eval mode' if backbone.norm_eval else 'nothing frozen'
+    return (
+        f'{optimizer["type"]}, rate {optimizer["lr"]:g}, decay {optimizer["weight_decay"]:g}, drop path '
+        f'{backbone.drop_path_rate}, {frozen}'
+    )
 
 
 def _text(scope: str | None, holder: ConfigDict) -> str:

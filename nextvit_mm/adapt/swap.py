@@ -13,7 +13,7 @@ from ..models import NextViT
 from .heads import align_cascade, check_heads, classify
 from .look import Map, look
 from .network import NETWORK_KEYS, foreign_backbone, is_nextvit, names_weights, network_of, other_nextvit
-from .optimizer import fit_layer_decay, published_runs, use_published_recipe
+from .optimizer import check_recipe_options, fit_layer_decay, published_runs, use_published_recipe
 from .options import leave_out_ours, merge_again, weights_of
 from .pictures import set_pixels
 from .widths import Change, Pair, change_widths
@@ -72,6 +72,7 @@ def use_nextvit(
         _import_us(new)
         set_pixels(new, holder, bool(backbone.get('init_cfg')), said)
     if recipe:
+        check_recipe_options(options, scope, holder)
         use_published_recipe(new, holder, scope, said)
     elif not is_nextvit(old):
         said.append(published_runs(scope, holder))

@@ -16,6 +16,7 @@ from torch import Tensor
 from .precision import wide
 
 GRADIENT = '_nextvit_mm_weight_gradient'
+OUTSIDE = 1e6  # pixels from any place of a map
 
 
 def _settings(kwargs: dict) -> tuple[int, ...]:
@@ -27,6 +28,14 @@ def _settings(kwargs: dict) -> tuple[int, ...]:
     return tuple(kwargs[name] for name in names)
 
 
+def _places(offset: Tensor) -> Tensor:
+    """Offsets of which those that are no numbers point out of the map, where mmcv's kernels find zeros.
+
+    torchvision's would read at any place of the memory, and the process would die.
+    """
+    return wide(offset).nan_to_num(nan=OUTSIDE, posinf=OUTSIDE, neginf=-OUTSIDE)
+
+
 def _no_mask(input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """What torchvision wants in the place of a mask and a bias that are not used."""
     return input.new_zeros(len(input), 1), input.new_zeros(len(weight))
@@ -36,7 +45,7 @@ def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **kwargs
 ) -> None:
     """Fill ``output`` (N, C_out, H_out, W_out)."""
-    input, weight, offset = wide(input), wide(weight), wide(offset)
+    input, weight, offset = wide(input), wide(weight), _places(offset)
     output.copy_(
         torch.ops.torchvision.deform_conv2d(input, weight, offset, *_no_mask(input, weight), *_settings(kwargs), False)
     )
@@ -81,7 +90,7 @@ def deform_conv_backward_parameters(
 
 
 def _backward(input: Tensor, offset: Tensor, grad_output: Tensor, weight: Tensor, kwargs: dict) -> tuple[Tensor, ...]:
-    input, offset, grad_output, weight = wide(input), wide(offset), wide(grad_output), wide(weight)
+    input, offset, grad_output, weight = wide(input), _places(offset), wide(grad_output), wide(weight)
     return torch.ops.torchvision._deform_conv2d_backward(
         grad_output, input, weight, offset, *_no_mask(input, weight), *_settings(kwargs), False
     )
@@ -106,7 +115,7 @@ def modulated_deform_conv_forward(
         torch.ops.torchvision.deform_conv2d(
             wide(input),
             wide(weight),
-            wide(_read(offset, size)),
+            _places(_read(offset, size)),
             wide(_read(mask, size)),
             bias,
             *_settings(kwargs),
@@ -156,7 +165,7 @@ def modulated_deform_conv_backward(
     full = wide(bias) if with_bias else wide(input).new_zeros(len(weight))
     offset, mask = _read(offset, grad_output.shape[-2:]), _read(mask, grad_output.shape[-2:])
     gradients = torch.ops.torchvision._deform_conv2d_backward(
-        wide(grad_output), wide(input), wide(weight), wide(offset), wide(mask), full, *_settings(kwargs), True
+        wide(grad_output), wide(input), wide(weight), _places(offset), wide(mask), full, *_settings(kwargs), True
     )
     for target, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients):
         _write(target, gradient)

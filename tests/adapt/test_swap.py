@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 from nextvit_mm.adapt import read_config, use_nextvit
-from nextvit_mm.adapt.network import names_weights
+from nextvit_mm.adapt.network import names_weights, network_of
 from nextvit_mm.adapt.pictures import PIXELS, set_pixels
 from nextvit_mm.adapt.read import differences
 from nextvit_mm.adapt.widths import Pair, change_widths
@@ -130,6 +130,29 @@ def test_the_published_recipe_keeps_the_schedule():
         True,
     )
     assert cfg.param_scheduler == before.param_scheduler and cfg.train_cfg == before.train_cfg
+
+
+@pytest.mark.parametrize(
+    'wrapper, options, words',
+    [
+        (
+            dict(optimizer=dict(type='SGD', lr=1.0)),
+            {'optim_wrapper.optimizer.momentum': 0.5},
+            'AdamW takes no such value',
+        ),
+        (dict(head=dict(optimizer=dict(type='SGD', lr=1.0))), {}, 'optim_wrapper of .* has several, of head: leave'),
+    ],
+)
+def test_an_optimizer_that_does_not_go_with_the_published_recipe_is_one_line(wrapper, options, words, tmp_path):
+    pytest.importorskip('mmpretrain')
+    config = tmp_path / 'c.py'
+    config.write_text(
+        "default_scope = 'mmpretrain'\n"
+        f"model = dict(type='ImageClassifier', backbone=dict(type='NextViT', arch={TINY!r}, out_indices=(3,)))\n"
+        f'optim_wrapper = {wrapper!r}\n'
+    )
+    with pytest.raises(UserError, match=words):
+        use_nextvit(read_config(config, options), str(config), 'published', options)
 
 
 def test_what_cfg_options_say_of_the_backbone_is_meant_for_the_new_one():
@@ -261,6 +284,17 @@ def test_a_model_by_name_takes_an_initialisation():
         get_model('small', pretrained='x.pth', init_cfg=init_cfg)
 
 
+@pytest.mark.parametrize(
+    'text, words', [("'x'", 'no model.backbone$'), ("dict(backbone='NextViT')", "but 'NextViT' there")]
+)
+def test_a_model_that_is_a_word_holds_no_network(text, words, tmp_path):
+    config = tmp_path / 'c.py'
+    config.write_text(f'model = {text}\n')
+    with pytest.raises(UserError, match=words):
+        network_of(str(config))
+
+
 def test_how_random_weights_are_drawn_names_no_weights():
     assert not names_weights([dict(type='Kaiming', layer='Conv2d')]) and not names_weights(None)
     assert names_weights(dict(type='Pretrained', checkpoint='torchvision://resnet50')) and names_weights('a.pth')
+    assert names_weights(True) and not names_weights(False)  # of TIMMBackbone

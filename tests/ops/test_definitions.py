@@ -1,5 +1,7 @@
 """Operators that mmcv does not compile for the CPU, against loops written from their definition, and other code."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -239,6 +241,23 @@ def test_deformable_convolution_of_no_offset_is_a_convolution(device):
     expected = torch.nn.functional.conv2d(x, weight, padding=1, groups=2)
     close(deform_conv2d(x, offset, weight, 1, 1, 1, 2, 2), expected)
     close(modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1, 1, 2, 2), expected)
+
+
+@pytest.mark.parametrize('wrong', [math.nan, math.inf, -math.inf])
+def test_an_offset_that_is_no_number_reads_zeros(wrong, device):
+    """As with mmcv's kernels; torchvision's would read anywhere, and the process would die."""
+    x, weight = random(1, 1, 2, 4, 4).to(device).requires_grad_(), random(2, 3, 2, 3, 3).to(device).requires_grad_()
+    expected = torch.nn.functional.conv2d(x, weight, padding=1).detach()
+    expected[..., 1, 2] = 0
+    offset, mask = x.new_zeros(1, 18, 4, 4), x.new_ones(1, 9, 4, 4)
+    offset[..., 1, 2] = wrong
+    offset.requires_grad_()
+    for output in (
+        deform_conv2d(x, offset, weight, 1, 1),
+        modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1),
+    ):
+        close(output, expected)
+        assert all(one.isfinite().all() for one in torch.autograd.grad(output.square().sum(), (x, offset, weight)))
 
 
 def test_frozen_input_still_trains_the_weight(device):
