@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -19,17 +20,28 @@ from tests.conftest import ROOT, TINY
 
 STEPS = 10
 WIDTHS = [32, 64, 128, 128]  # of TINY's maps
-LAYOUTS = dict(mask_rcnn='coco', semantic_fpn='ade', upernet='ade', classifier='imagenet', averaging='imagenet')
+LAYOUTS = dict(
+    mask_rcnn='coco',
+    semantic_fpn='ade',
+    upernet='ade',
+    classifier='imagenet',
+    averaging='imagenet',
+    ablation='imagenet',
+    drop_in='coco',
+)
 CONFIGS = dict(
     mask_rcnn='mask_rcnn_nextvit_s_digits',
     semantic_fpn='semantic_fpn_nextvit_s_digits',
     upernet='upernet_nextvit_s_digits',
     classifier='nextvit_s_digits',
     averaging='nextvit_s_digits',  # the classifier with gradients that wait, averaged weights, frozen parts, with_cp
+    ablation='nextvit_s_digits',  # the classifier with another network's blocks, by --backbone
+    drop_in='mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',  # with Next-ViT, by --backbone
 )
+DIGITS = tuple('0123456789')
 # MMDetection's losses are means over the boxes of one process. So two processes are the same as one that takes their
 # batches in turn and adds the gradients up; everywhere else they are the same as one with twice the batch.
-IN_TURN = ('mask_rcnn',)
+IN_TURN = ('mask_rcnn', 'drop_in')
 HEADS: dict[str, dict] = dict(
     mask_rcnn={
         'model.neck.in_channels': WIDTHS,
@@ -56,7 +68,24 @@ HEADS: dict[str, dict] = dict(
         'model.backbone.frozen_stages': 1,
         'model.backbone.with_cp': True,
     },
+    ablation={'model.head.in_channels': WIDTHS[3], 'train_cfg.max_epochs': 1},
+    drop_in={
+        'model.neck.out_channels': 32,
+        'model.bbox_head.in_channels': 32,
+        'model.bbox_head.feat_channels': 32,
+        'model.bbox_head.stacked_convs': 1,
+        'model.bbox_head.num_classes': 10,
+        'model.test_cfg.score_thr': 0.0,
+        **{f'{loader}_dataloader.dataset.metainfo.classes': DIGITS for loader in ('train', 'val', 'test')},
+        'train_dataloader.dataset.pipeline.2.scale': (64, 64),
+        'train_dataloader.dataset.pipeline.3.prob': 0.0,  # of RandomFlip
+        'train_cfg.max_epochs': 1,
+    },
 )
+
+
+# What a BN that was not trained lets through must neither explode nor vanish.
+START = dict(type='Xavier', layer=['Conv2d', 'Linear'], gain=0.7)
 
 
 @HOOKS.register_module(force=True)
@@ -128,11 +157,10 @@ def options(name: str, alone: bool, **more) -> dict:
     if LAYOUTS[name] == 'ade':
         small.update({'train_cfg.max_iters': STEPS, 'train_cfg.val_interval': STEPS})
         small['model.data_preprocessor.size'] = (64, 64)
-    small['model.backbone.arch'] = dict(TINY, _delete_=True)
-    small['model.backbone.norm_eval'] = True
-    # What a BN that was not trained lets through must neither explode nor vanish.
-    start = dict(type='Xavier', layer=['Conv2d', 'Linear'], gain=0.7)
-    small['model.backbone.init_cfg'] = start if LAYOUTS[name] == 'imagenet' else dict(start, _delete_=True)
+    if name != 'drop_in':  # of which the file of --backbone has it all
+        small['model.backbone.arch'] = dict(TINY, _delete_=True)
+        small['model.backbone.norm_eval'] = True
+        small['model.backbone.init_cfg'] = START if LAYOUTS[name] == 'imagenet' else dict(START, _delete_=True)
     small['optim_wrapper'] = dict(
         _delete_=True,
         type='OptimWrapper',
@@ -149,7 +177,23 @@ def options(name: str, alone: bool, **more) -> dict:
 
 
 def config(name: str) -> str:
-    return str(ROOT / 'configs' / 'demo' / f'{CONFIGS[name]}.py')
+    return CONFIGS[name] if '::' in CONFIGS[name] else str(ROOT / 'configs' / 'demo' / f'{CONFIGS[name]}.py')
+
+
+def backbone(name: str, folder: Path) -> str | None:
+    """The config for ``--backbone``, tiny, of the recipes that take one."""
+    file = folder / f'backbone_{name}.py'
+    if name == 'drop_in':
+        file.write_text(f"model = dict(backbone=dict(type='NextViT', arch={TINY!r}, init_cfg={START!r}))\n")
+    elif name == 'ablation':
+        row = ROOT / 'configs' / 'ablation' / 'table7_poolformer.py'
+        kinds = [stage['conv_block'] for stage in Config.fromfile(row).model.backbone.arch.stages]
+        stages = [dict(stage, conv_block=kind) for stage, kind in zip(TINY['stages'], kinds)]
+        arch = dict(TINY, stages=stages, _delete_=True)
+        file.write_text(f'_base_ = {str(row)!r}\nmodel = dict(backbone=dict(arch={arch!r}))\n')
+    else:
+        return None
+    return str(file)
 
 
 def run(name: str, folder: Path, launcher: str = 'none', **more) -> Path:
@@ -160,6 +204,7 @@ def run(name: str, folder: Path, launcher: str = 'none', **more) -> Path:
         work_dir=str(work_dir),
         data_root=f'{folder}/data/{LAYOUTS[name]}/',
         launcher=launcher,
+        backbone=backbone(name, folder),
         seed=0,
         cfg_options=options(name, launcher == 'none', **more),
     )
@@ -174,6 +219,7 @@ def test(name: str, folder: Path, checkpoint: Path, launcher: str = 'none') -> d
         work_dir=str(folder / f'{name}_{launcher}_test'),
         data_root=f'{folder}/data/{LAYOUTS[name]}/',
         launcher=launcher,
+        backbone=backbone(name, folder),
         out=str(folder / f'{name}_{launcher}{checkpoint.suffix}.pkl'),
         cfg_options=options(name, True),
     )
