@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +24,44 @@ class CountHook(Hook):
 
 
 def evaluate_apart(
-    config: str, file: Path, data_root: str | None = None, cfg_options: dict | None = None, backbone: str | None = None
-) -> dict[str, float]:
-    """Metrics of an exported model on the config's test data, measured by a process of its own.
+    config: str,
+    files: Mapping[str, str | Path],
+    data_root: str | None = None,
+    cfg_options: dict | None = None,
+    backbone: str | None = None,
+) -> dict[str, dict[str, float]]:
+    """Metrics of models on the config's test data, measured by a process of its own.
 
-    So that it finds what a user's own process will, and leaves nothing behind in the exporter's.
+    So that it finds what a user's own process will, and leaves nothing behind in the exporter's. All have the one,
+    because to import everything takes seconds.
 
     Args:
         config, data_root, cfg_options, backbone: As in :func:`nextvit_mm.training.launch.evaluate`.
-        file: The exported model.
+        files: Checkpoints and exported models, by the names that their metrics get. Checkpoints come first, whose
+            loading processes must not be forked beside OpenVINO's threads.
 
     Raises:
-        UserError: The evaluation fails.
+        UserError: An evaluation fails.
     """
-    with tempfile.TemporaryDirectory() as work_dir:
+    with tempfile.TemporaryDirectory() as folder:
         return run_apart(
             _evaluate_here,
             'the evaluation failed',
             show_progress=True,
+            files={name: str(file) for name, file in files.items()},
+            folder=folder,
             config=str(config),
-            checkpoint=str(file),
             data_root=data_root,
             backbone=backbone,
-            work_dir=work_dir,
             cfg_options=dict(cfg_options or {}, log_level='WARNING', custom_hooks=[dict(type='CountHook')]),
         )
 
 
-def _evaluate_here(**arguments: Any) -> dict[str, float]:
-    return {key: float(value) for key, value in evaluate(**arguments).items()}
+def _evaluate_here(files: dict[str, str], folder: str, **arguments: Any) -> dict[str, dict[str, float]]:
+    return {
+        name: {
+            key: float(value)
+            for key, value in evaluate(checkpoint=file, work_dir=str(Path(folder, name)), **arguments).items()
+        }
+        for name, file in files.items()
+    }

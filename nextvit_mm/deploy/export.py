@@ -267,10 +267,7 @@ def _evaluate(config: str, files: dict[str, Any], wanted: ExportOptions) -> dict
 
     A detector that finds nothing has no metrics.
     """
-    results = {
-        name: evaluate_apart(config, file, wanted.data_root, wanted.cfg_options, wanted.backbone)
-        for name, file in files.items()
-    }
+    results = evaluate_apart(config, files, wanted.data_root, wanted.cfg_options, wanted.backbone)
     both = results['trained'].keys() & results['exported'].keys()
     results['difference'] = {
         key: value - results['trained'][key] for key, value in results['exported'].items() if key in both

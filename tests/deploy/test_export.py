@@ -29,8 +29,8 @@ from nextvit_mm.deploy.verify import LIMITS
 from nextvit_mm.errors import UserError
 from nextvit_mm.predict.predictor import About, Input, Predictor, about_file, read_picture
 from nextvit_mm.training.launch import evaluate
-from tests.conftest import ROOT, TINY, WIDTHS, run_tool, shared, tiny
-from tests.deploy.conftest import build, tiny_config
+from tests.conftest import ROOT, WIDTHS, call_tool, shared, tiny
+from tests.deploy.conftest import SHALLOW, build, tiny_config
 
 TASKS = dict(
     detection='detection', semantic_fpn='segmentation', upernet='segmentation', classification='classification'
@@ -50,9 +50,14 @@ def own_processes():
 
 @pytest.fixture(autouse=True)
 def one_process(other_process, request, monkeypatch):
-    """What exports do in a process of its own they do in the same one: to start it takes most of a test's time."""
+    """What exports do in a process of its own they do in the same one: to start it takes most of a test's time.
+
+    Its value are the names of the functions that would have had one.
+    """
+    names = []
 
     def run_apart(function, failure, show_progress=False, **arguments):
+        names.append(function.__name__)
         try:
             result = other_process.submit(function, **json.loads(json.dumps(arguments))).result()
         except Exception as error:
@@ -62,6 +67,7 @@ def one_process(other_process, request, monkeypatch):
     if 'own_processes' not in request.fixturenames:
         for user in (backends, evaluation, running):
             monkeypatch.setattr(user, 'run_apart', run_apart)
+    return names
 
 
 @pytest.fixture(scope='session')
@@ -157,7 +163,7 @@ def test_core_ml_programs(kind, what, cases, pictures, tmp_path):
     assert image.name == 'image' and list(image.type.multiArrayType.shape) == [1, 3, 64, 64]
     assert [output.name for output in spec.description.output] == about['outputs']
     operations = backends.coreml_operations(path)
-    assert operations['conv'] > 20 and operations['softmax'] >= 4
+    assert operations['conv'] > 20 and operations['softmax'] >= 3
     assert ('batch_norm' in operations) == (kind == 'upernet')  # its maps leave the network normed
     if sys.platform != 'darwin':
         assert 'macOS' in about['compared']['not_compared']
@@ -232,8 +238,8 @@ def test_random_weights_of_a_detector_are_not_held_to_limits(cases, pictures, tm
 
 
 def test_an_evaluation_in_which_one_side_finds_nothing_ends_in_a_table(cases, pictures, tmp_path, monkeypatch, capsys):
-    metrics = iter([{'coco/bbox_mAP': 0.5}, {}])
-    monkeypatch.setattr(module, 'evaluate_apart', lambda *_: next(metrics))
+    metrics = dict(trained={'coco/bbox_mAP': 0.5}, exported={})
+    monkeypatch.setattr(module, 'evaluate_apart', lambda *_: metrics)
     path = export(
         cases['detection'].config,
         cases['detection'].checkpoint,
@@ -271,7 +277,7 @@ def test_one_session_takes_pictures_of_any_shape_with_and_without_results(to, ca
         images=str(pictures),
         out=str(tmp_path / f'model{backends.SUFFIXES[to]}'),
         cfg_options={
-            'model.test_cfg.rcnn.score_thr': 0.15,
+            'model.test_cfg.rcnn.score_thr': 0.1,
             'test_dataloader.dataset.pipeline': [
                 dict(type='LoadImageFromFile'),
                 dict(type='Resize', scale=(160, 96), keep_ratio=True),
@@ -433,7 +439,7 @@ def write_found_as_truth(case, folder, options):
 
 
 @pytest.mark.slow
-def test_the_exported_detector_scores_what_the_trained_one_does(cases, tmp_path):
+def test_the_exported_detector_scores_what_the_trained_one_does(cases, one_process, tmp_path):
     """Through the config's own data, metric and visualizer, on files as a user has them."""
     case, folder = cases['detection'], tmp_path / 'work'
     folder.mkdir()
@@ -447,6 +453,7 @@ def test_the_exported_detector_scores_what_the_trained_one_does(cases, tmp_path)
         evaluate=True,
         cfg_options={**options, **truth},
     )
+    assert one_process == ['_evaluate_here']  # for both
     trained = evaluate(case.config, case.checkpoint, work_dir=str(folder), cfg_options={**options, **truth})
     exported = evaluate(case.config, str(path), work_dir=str(folder), cfg_options=truth)
     assert exported == pytest.approx(trained, abs=1e-3) and len(exported) == 12
@@ -684,8 +691,8 @@ def test_parity_on_real_photographs(kind, folder, cases, tmp_path):
 @pytest.mark.slow
 def test_the_command_and_the_runner_without_any_mm_package(cases, pictures, tmp_path):
     case = cases['detection']
-    result = run_tool(
-        'tools/export.py',
+    result = call_tool(
+        ROOT / 'tools' / 'export.py',
         case.config,
         case.checkpoint,
         '--images',
@@ -722,12 +729,12 @@ def test_the_command_and_the_runner_without_any_mm_package(cases, pictures, tmp_
     assert failed.returncode == 2 and 'missing.png' in failed.stderr and 'Traceback' not in failed.stderr
 
 
-def test_the_package_comes_without_what_it_may_not_need():
+def test_the_package_comes_without_what_it_may_not_need(run_fresh):
     code = (
         'import sys, nextvit_mm.deploy; '
         'print([m for m in ("onnx", "openvino", "nncf", "coremltools", "onnxruntime") if m in sys.modules])'
     )
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
+    assert run_fresh(code, PYTHONPATH=str(ROOT)).stdout.strip() == '[]'
 
 
 @pytest.mark.parametrize('size', 'sbl')
@@ -746,7 +753,7 @@ def test_published_classifiers_test_and_export(size, tmp_path):
         data_root=str(tmp_path / 'imagenet'),
         out=str(tmp_path / 'model.onnx'),
         cfg_options={
-            'model.backbone.arch': dict(TINY, _delete_=True),
+            'model.backbone.arch': dict(SHALLOW, _delete_=True),
             'model.head.in_channels': WIDTHS[3],
         },  # all else is the recipe's
     )
