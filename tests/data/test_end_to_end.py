@@ -19,7 +19,7 @@ from nextvit_mm.training.launch import evaluate, train
 from nextvit_mm.training.loading import load_model
 from nextvit_mm.utils.logs import read_scalars
 
-from ..conftest import DETECTOR, ROOT, TINY
+from ..conftest import DETECTOR, ROOT, load_config as read, shrink
 from ..deploy.conftest import build
 from . import layouts as made
 from .test_broken import CLASSIFIER, FPN, detector
@@ -27,12 +27,12 @@ from .test_broken import CLASSIFIER, FPN, detector
 QUICK = {f'{loader}_dataloader.num_workers': 0 for loader in ('train', 'val', 'test')}
 
 
-def tiny_config(folder, base, neck: bool):
+def tiny_config(folder, base):
     """A recipe with a twentieth of its network, written as somebody's config."""
-    text = f'_base_ = {str(base)!r}\nmodel = dict(backbone=dict(arch={dict(TINY, _delete_=True)!r}, init_cfg=None)'
-    text += ', neck=dict(in_channels=[32, 64, 128, 128]))' if neck else ', head=dict(in_channels=128))'
+    model = shrink(read(base)).model.to_dict()
+    model['backbone']['init_cfg'] = None
     path = folder / 'tiny.py'
-    path.write_text(text + '\n')
+    path.write_text(f'_base_ = {str(base)!r}\nmodel = dict(_delete_=True, **{model!r})\n')
     return str(path)
 
 
@@ -50,7 +50,7 @@ def test_the_config_in_the_work_dir_is_all_that_testing_and_exporting_need(base,
     root, work = tmp_path / 'mine', tmp_path / 'work'
     root.mkdir()
     make(root)
-    config = tiny_config(tmp_path, base, base != CLASSIFIER)
+    config = tiny_config(tmp_path, base)
     train(
         config, str(work), str(root), dict(QUICK), no_pretrained=True, own_classes=True, image_size=[size], epochs=1,
         batch_size=2, seed=0,
@@ -76,12 +76,12 @@ def test_the_config_in_the_work_dir_is_all_that_testing_and_exporting_need(base,
 def test_a_detector_without_masks_is_trained_resumed_tested_drawn_and_exported(tmp_path, capsys):
     root, work = made.coco2017(tmp_path / 'mine'), tmp_path / 'work'
     given = dict(data_root=str(root), no_pretrained=True, own_classes=True, boxes_only=True, batch_size=2, seed=0)
-    small = {'model.roi_head.bbox_head.fc_out_channels': 64}
-    decay = dict(_delete_=True, decay_rate=0.9, decay_type='layer_wise', num_layers=6)
-    theirs = {'optim_wrapper.constructor': 'LearningRateDecayOptimizerConstructor'}  # it knows no Next-ViT
-    small.update({**theirs, 'optim_wrapper.paramwise_cfg': decay})
-    given.update(cfg_options=dict(QUICK, **small), image_size=[64])
-    config = tiny_config(tmp_path, DETECTOR, True)
+    theirs = {  # it knows no Next-ViT
+        'optim_wrapper.constructor': 'LearningRateDecayOptimizerConstructor',
+        'optim_wrapper.paramwise_cfg': dict(_delete_=True, decay_rate=0.9, decay_type='layer_wise', num_layers=6),
+    }
+    given.update(cfg_options=dict(QUICK, **theirs), image_size=[64])
+    config = tiny_config(tmp_path, DETECTOR)
     train(config, str(work), epochs=1, **given)
     train(config, str(work), epochs=2, resume='auto', **given)
     records, metrics = read_scalars(work)

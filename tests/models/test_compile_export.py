@@ -1,6 +1,7 @@
 """The backbone goes through every door that leads out of eager mode."""
 
 import io
+from functools import cache
 
 import onnxruntime
 import pytest
@@ -10,9 +11,9 @@ from nextvit_mm import NextViT
 
 from ..conftest import TINY, randomise, relative_error, tiny
 
-# Capturing takes a time that grows with the layers. These two stages have every kind of layer and both ways of E-MHSA:
-# with its keys and values reduced, and not.
-TWO_STAGES = dict(TINY, stages=[TINY['stages'][1], TINY['stages'][3]])
+# Capturing takes a time that grows with the layers. These two stages have both blocks, every kind of layer and E-MHSA
+# in both ways: with its keys and values reduced, and not.
+TWO_STAGES = dict(TINY, stages=[TINY['stages'][1], dict(TINY['stages'][3], num_ncb=0)])
 SHAPES = [(2, 3, 64, 64), (2, 3, 80, 56), (2, 3, 97, 65)]  # the last is a multiple of nothing
 
 
@@ -69,16 +70,27 @@ def test_torch_compile_fullgraph_in_training():
         assert relative_error(a.grad, b.grad) < 1e-4, name
 
 
+@pytest.fixture(scope='module')
+def programs():
+    """A function from a way of E-MHSA to a network and its program for pictures of any size and number."""
+
+    @cache
+    def get(sr_mode: str):
+        model = two_stages(sr_mode=sr_mode).eval()
+        dims = {
+            0: torch.export.Dim('batch', min=1),
+            2: torch.export.Dim('height', min=33),
+            3: torch.export.Dim('width', min=33),
+        }
+        return model, torch.export.export(model, (torch.rand(2, 3, 64, 96),), dynamic_shapes=(dims,))
+
+    return get
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('sr_mode', ['tokens', 'windows'])
-def test_torch_export_with_dynamic_height_and_width(sr_mode):
-    model = two_stages(sr_mode=sr_mode).eval()
-    dims = {
-        0: torch.export.Dim('batch', min=1),
-        2: torch.export.Dim('height', min=33),
-        3: torch.export.Dim('width', min=33),
-    }
-    program = torch.export.export(model, (torch.rand(2, 3, 64, 96),), dynamic_shapes=(dims,))
+def test_torch_export_with_dynamic_height_and_width(sr_mode, programs):
+    model, program = programs(sr_mode)
     assert_equal_outputs(program.module(), model, SHAPES + [(1, 3, 33, 129)])
 
 
@@ -89,17 +101,10 @@ def test_torch_jit_trace():
 
 
 @pytest.mark.slow
-def test_onnx_with_dynamic_sizes_in_onnxruntime():
-    model = two_stages().eval()
+def test_onnx_with_dynamic_sizes_in_onnxruntime(programs):
+    model, program = programs('tokens')
     buffer = io.BytesIO()
-    dims = {
-        0: torch.export.Dim('batch', min=1),
-        2: torch.export.Dim('height', min=33),
-        3: torch.export.Dim('width', min=33),
-    }
-    torch.onnx.export(model, (torch.rand(2, 3, 64, 96),), dynamo=True, dynamic_shapes=(dims,), verbose=False).save(
-        buffer
-    )
+    torch.onnx.export(program, dynamo=True, verbose=False).save(buffer)
     session = onnxruntime.InferenceSession(buffer.getvalue())
     name = session.get_inputs()[0].name
     assert_equal_outputs(lambda x: session.run(None, {name: x.numpy()}), model)

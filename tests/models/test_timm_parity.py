@@ -23,6 +23,12 @@ def pair(size, dtype=torch.float32, **kwargs):
     return theirs, ours
 
 
+@pytest.fixture(scope='module', params=SIZES)
+def both(request):
+    """A size and its pair; in float32 so deep a network with random weights is 1e-5 from itself."""
+    return request.param, *pair(request.param, torch.float64)
+
+
 @pytest.mark.parametrize('size, published', [('small', 31.7), ('base', 44.8), ('large', 57.8)])
 def test_parameters_of_the_classifier_are_the_published_ones(size, published):
     with torch.device('meta'):
@@ -33,10 +39,9 @@ def test_parameters_of_the_classifier_are_the_published_ones(size, published):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('shape', [(64, 64), (77, 115)])
-def test_feature_maps_and_logits(size, shape):
-    theirs, ours = pair(size, torch.float64)  # in float32 so deep a network with random weights is 1e-5 from itself
+def test_feature_maps_and_logits(both, shape):
+    _, theirs, ours = both
     theirs.eval(), ours.eval()
     x = torch.randn(2, 3, *shape, dtype=torch.float64)
     with torch.no_grad():
@@ -51,9 +56,8 @@ def test_feature_maps_and_logits(size, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('size', SIZES)
-def test_training_mode_and_every_gradient(size):
-    theirs, ours = pair(size, torch.float64)
+def test_training_mode_and_every_gradient(both):
+    size, theirs, ours = both
     theirs.train(), ours.train()
     x = torch.randn(2, 3, 48, 40, dtype=torch.float64)
     expected = theirs.forward_intermediates(x, norm=True, intermediates_only=True)

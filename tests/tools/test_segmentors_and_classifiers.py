@@ -90,9 +90,10 @@ def test_the_same_tools_train_and_test_segmentors_and_classifiers(kind, text, me
 @pytest.mark.slow
 @pytest.mark.parametrize('data', ['digits', 'ade_tiny'])
 def test_a_published_segmentor_trains_and_tests_with_several_scales(data, digits, tmp_path):
-    """The recipe's data as they are: crops of 512×512, tests at 2048×512, then at six sizes, flipped too.
+    """The recipe's data as they are: crops of 512×512, tests at 2048×512.
 
-    Of pictures of ADE20K each size is an eighth of it: they are here for their labels.
+    Then at six sizes, flipped too, each an eighth of the recipe's. Of pictures of ADE20K all sizes are an eighth: they
+    are here for their labels.
     """
     pytest.importorskip('mmseg')
     recipe = write_small(RECIPE, tmp_path)
@@ -113,7 +114,7 @@ def test_a_published_segmentor_trains_and_tests_with_several_scales(data, digits
     else:
         options += ['model.data_preprocessor.size=(64,64)', 'train_dataloader.dataset.pipeline.3.crop_size=(64,64)']
         options += [f'{name}_dataloader.dataset.pipeline.{i}.scale=(256,64)' for name, i in (('train', 2), ('test', 1))]
-        options += [f'tta_pipeline.1.transforms.0.{i}.scale=({64 * i + 128},{16 * i + 32})' for i in range(6)]
+    options += [f'tta_pipeline.1.transforms.0.{i}.scale=({64 * i + 128},{16 * i + 32})' for i in range(6)]
     flags = ['--data-root', root, '--cfg-options', *options]
     work_dirs = [['--work-dir', tmp_path / name] for name in ('trained', 'plain', 'scales')]
     checkpoint = tmp_path / 'trained' / 'iter_1.pth'

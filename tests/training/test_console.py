@@ -15,7 +15,7 @@ from nextvit_mm.training.progress import _Pace
 from nextvit_mm.training.summary import as_table
 from nextvit_mm.utils import silence
 
-from ..conftest import DEMO, TINY
+from ..conftest import DEMO, TINY, write_small
 
 ONE_BY_ONE = {
     f'{split}_dataloader.{key}': value
@@ -36,12 +36,13 @@ def test_a_run_in_less_than_sixty_lines_with_all_of_it_in_the_log(backbone, digi
     pytest.importorskip('mmdet')
     options = {**ONE_BY_ONE, 'train_cfg.max_epochs': 2, 'default_hooks.logger.interval': 2}
     work, root = tmp_path / 'w', str(digits / 'coco')
-    train(DEMO, str(work), root, options, backbone=backbone)
+    config = write_small(DEMO, tmp_path, backbone=False)
+    train(config, str(work), root, options, backbone=backbone)
     out, err = capfd.readouterr()
     lines = out.splitlines()
     assert len(lines) < 60 and max(map(len, lines)) < 400
     for words in (
-        f'config    {DEMO}',
+        f'config    {config}',
         f'data      8 pictures to train, 4 pictures to evaluate, of {root}',
         'classes   10: 0, 1, 2',
         'weights   random',

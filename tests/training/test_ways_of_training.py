@@ -9,7 +9,7 @@ from mmengine.config import Config
 from nextvit_mm.errors import WeightsError
 from nextvit_mm.training.loading import load_model
 
-from ..conftest import tiny
+from ..conftest import TINY, tiny
 from .runs import ITERATIONS, run, same, weights, write_config
 
 AVERAGE = dict(custom_hooks=[dict(type='EMAHook', momentum=0.5)])
@@ -17,7 +17,14 @@ WAYS = dict(
     deterministic=dict(randomness=dict(seed=5, deterministic=True)),
     average=AVERAGE,
     accumulation=dict(optim_wrapper=dict(accumulative_counts=2)),
-    compiled=dict(compile=dict(backend='eager')),  # captured, and not made into code, which takes minutes
+    # Captured, and not made into code, which takes minutes; of one block, since the time grows with them.
+    compiled=dict(
+        compile=dict(backend='eager'),
+        model=dict(
+            backbone=dict(arch=dict(stages=[dict(TINY['stages'][1], num_ncb=0)]), out_indices=(0,)),
+            head=dict(in_channels=64),
+        ),
+    ),
 )
 SHORT = dict(
     ITERATIONS,
