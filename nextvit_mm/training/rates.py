@@ -69,5 +69,5 @@ def _warn_of_an_early_end(runner: Runner, schedulers: list[_ParamScheduler]) -> 
         if ends and max(ends) < end and all(scheduler.by_epoch == by_epoch for scheduler in schedulers[-1:]):
             runner.logger.warning(
                 f'the last scheduler ends at {unit} {max(ends)} of {end}: the rate stays as it is from there. '
-                'Give it a later end, as with --cfg-options param_scheduler.1.end=…'
+                f'Give it a later end, as with --cfg-options param_scheduler.{len(schedulers) - 1}.end=…'
             )

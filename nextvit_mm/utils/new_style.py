@@ -126,7 +126,10 @@ def _name(built: Any, places: list[tuple[Registry, str]], scope: str | None) -> 
             known = candidate == name and not _has(reader, name)
             if not known and reader.get(candidate) is built:
                 return candidate
-    return None
+    # mmcv and MMDetection take `nms` and `RoIAlign` by their names there, and not by the dotted ones that MMEngine
+    # would write into the work dir's config.
+    is_operator = (getattr(built, '__module__', None) or '').startswith('mmcv.ops.')
+    return built.__name__ if is_operator and not places else None
 
 
 def _has(registry: Registry | None, name: str) -> bool:

@@ -123,7 +123,8 @@ def test_a_schedule_that_ends_before_the_run_is_said(tmp_path, capfd):
     config = write_config(tmp_path, param_scheduler=schedule)
     run(config, tmp_path / 'w', cfg_options={'train_cfg.max_epochs': 1})
     run(config, tmp_path / 'w', resume='auto', cfg_options={'train_cfg.max_epochs': 2})
-    assert 'the last scheduler ends at epoch 1 of 2: the rate stays' in ''.join(capfd.readouterr())
+    told = ''.join(capfd.readouterr())
+    assert 'the last scheduler ends at epoch 1 of 2: the rate stays' in told and 'param_scheduler.0.end=' in told
 
 
 @pytest.mark.slow

@@ -26,7 +26,8 @@ optim_wrapper.update(dict(type=AmpOptimWrapper, loss_scale=512.0))
 custom_hooks = [dict(type=EMAHook)]
 """
 )
-PURE = """from mmcv.transforms import LoadImageFromFile, Resize as PlainResize
+PURE = """from mmcv.ops import RoIAlign, nms
+from mmcv.transforms import LoadImageFromFile, Resize as PlainResize
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import PackDetInputs, Resize
 from mmdet.engine.hooks import DetVisualizationHook
@@ -39,7 +40,8 @@ from torch.nn import GELU
 from torch.optim import AdamW
 import mmengine.runner as runners
 default_scope = None
-model = dict(type=RetinaNet, backbone=dict(type=NextViT, act_cfg=dict(type=GELU)), neck=dict(type=FPN))
+model = dict(type=RetinaNet, backbone=dict(type=NextViT, act_cfg=dict(type=GELU)), neck=dict(type=FPN),
+             test_cfg=dict(nms=dict(type=nms), roi_layer=dict(type=RoIAlign)))
 pipeline = [dict(type=LoadImageFromFile), dict(type=Resize, scale=(9, 9)), dict(type=PlainResize, scale=(9, 9)),
             dict(type=PackDetInputs)]
 train_dataloader = dict(
@@ -78,6 +80,7 @@ def test_classes_become_the_names_that_find_them(tmp_path):
     assert names == ['LoadImageFromFile', 'Resize', 'mmengine.Resize', 'PackDetInputs']
     assert [TRANSFORMS.get(name) for name in names[1:3]] == [Resize, PlainResize]  # two classes of one name
     assert (cfg.default_scope, cfg.model.type, cfg.model.neck.type) == ('mmdet', 'RetinaNet', 'FPN')
+    assert (cfg.model.test_cfg.nms.type, cfg.model.test_cfg.roi_layer.type) == ('nms', 'RoIAlign')  # in no registry
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.optimizer.type) == ('OptimWrapper', 'AdamW')
     assert (cfg.train_cfg.type, cfg.train_dataloader.collate_fn.type) == ('EpochBasedTrainLoop', 'pseudo_collate')
     # What the flags do works on names.
