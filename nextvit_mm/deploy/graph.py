@@ -23,10 +23,12 @@ class Graph(nn.Module, ABC):
     Attributes:
         task (str): One of :data:`TASKS`.
         outputs (tuple[str]): Names of the outputs.
+        class_count (int | None): Of how many classes its results are, where it tells.
     """
 
     task: str
     outputs: tuple[str, ...]
+    class_count: int | None = None
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -106,6 +108,7 @@ class ClassifierGraph(Graph):
         if not many and getattr(head, 'num_classes', 2) == 1:
             raise UserError(f'{kind.__name__} has one class, whose score is 1 for every picture: train with two')
         self.pad_as(model.data_preprocessor)
+        self.class_count = getattr(head, 'num_classes', None)
         self.multi_label = dict(threshold=head.thr, top=head.topk) if many else None
 
     def run(self, image: Tensor) -> Tensor:

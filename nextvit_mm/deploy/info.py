@@ -60,7 +60,8 @@ def describe(
         'versions': _versions(),
     }
     if graph.task != 'backbone':
-        about['classes'], about['palette'] = info.classes, info.palette
+        names = fitting(info, graph.class_count)
+        about['classes'], about['palette'] = names.classes, names.palette
     if isinstance(graph, DetectorGraph):
         config = graph.test_cfg
         about['test_cfg'] = {
@@ -69,6 +70,17 @@ def describe(
     if getattr(graph, 'multi_label', None):
         about['multi_label'] = graph.multi_label
     return about
+
+
+def fitting(info: Metainfo, count: int | None) -> Metainfo:
+    """The names of the classes where there are as many as a network has; else none, which is said."""
+    if count is None or info.classes is None or len(info.classes) == count:
+        return info
+    print(
+        f'the model has {count} classes and {len(info.classes)} are named: the file names none. Set '
+        'metainfo=dict(classes=…) of the data'
+    )
+    return Metainfo()
 
 
 def describe_input(

@@ -16,7 +16,7 @@ class OneStageGraph(DetectorGraph):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         _check(model)
-        self.test_cfg = model.bbox_head.test_cfg
+        self.test_cfg, self.class_count = model.bbox_head.test_cfg, model.bbox_head.num_classes
 
     def find(self, features: Sequence[Tensor], limits: Tensor) -> tuple[Tensor, ...]:
         head, config = self.model.bbox_head, self.test_cfg

@@ -22,6 +22,7 @@ class SegmentorGraph(Graph):
         _check_segmentor(model)
         heads = model.decode_head
         self.heads = list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+        self.class_count = self.heads[-1].num_classes
         for module in list(model.modules()):
             for name, child in module.named_children():
                 if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):

@@ -120,6 +120,8 @@ def _check_order(steps: Sequence[Step], task: str, where: str) -> None:
                 f'{where} has the step {name}, which the exported file cannot do: it knows {", ".join(known)}. Take '
                 'one of these, or export --what backbone with such a pipeline'
             )
+    if names[0] != 'LoadImageFromFile':
+        raise UserError(f'{where} begins with {names[0]}: it must begin with LoadImageFromFile')
     last = [name for name in names if name not in PACKERS]
     if 'Normalize' in last and last[-1] != 'Normalize':
         raise UserError(f'{where} has {last[-1]} after Normalize, which the exported file cannot do: put it before')

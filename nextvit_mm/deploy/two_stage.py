@@ -24,6 +24,7 @@ class TwoStageGraph(DetectorGraph):
         roi_head = model.roi_head
         self.test_cfg = roi_head.test_cfg
         self.box_stages = _stages(roi_head.bbox_roi_extractor, roi_head.bbox_head)
+        self.class_count = self.box_stages[-1][1].num_classes
         self.mask_stages = _stages(roi_head.mask_roi_extractor, roi_head.mask_head) if roi_head.with_mask else []
         if self.mask_stages:
             self.outputs = (*self.outputs, 'masks')

@@ -741,6 +741,8 @@ def main() -> None:
         parser.error(f'--score-thr must be from 0 to 1, and is {args.score_thr:g}')
     try:
         pictures = find_files(args.pictures)
+        if args.out and args.out.resolve() in {picture.resolve() for picture in pictures}:
+            parser.error(f'--out {args.out} is one of the pictures: it would be lost')
         failed = _run(Predictor(args.model, args.threads), pictures, args)
     except (OSError, ValueError, ImportError) as error:
         parser.exit(2, f'{parser.prog}: {error}\n')

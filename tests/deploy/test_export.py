@@ -321,15 +321,18 @@ def test_a_detector_that_finds_nothing_was_not_compared(cases, pictures, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_overwritten_unless_asked_for(cases, pictures, tmp_path):
+def test_nothing_is_overwritten_and_no_class_named_unless_told(cases, pictures, tmp_path, capsys):
     target = tmp_path / 'model.onnx'
     target.write_text('mine')
     case = cases['classification']
     with pytest.raises(UserError, match='model.onnx exists.*--overwrite'):
         export(case.config, case.checkpoint, images=str(pictures), out=str(target))
     assert target.read_text() == 'mine'
+    capsys.readouterr()
     export(case.config, case.checkpoint, images=str(pictures), out=str(target), overwrite=True)
-    assert Predictor(target).about['exported']['checkpoint'] == 'classification.pth'
+    predictor = Predictor(target)
+    assert predictor.about['exported']['checkpoint'] == 'classification.pth'
+    assert 'the model has 10 classes and 1000 are named' in capsys.readouterr().out and predictor.name(3) == 'class 3'
 
 
 @pytest.mark.parametrize(
@@ -343,7 +346,10 @@ def test_nothing_is_overwritten_unless_asked_for(cases, pictures, tmp_path):
             'semantic_fpn',
             dict(
                 cfg_options={
-                    'test_dataloader.dataset.pipeline': [dict(type='Resize', scale=(2048, 512), keep_ratio=True)]
+                    'test_dataloader.dataset.pipeline': [
+                        dict(type='LoadImageFromFile'),
+                        dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+                    ]
                 }
             ),
             'pictures of many shapes',
@@ -353,6 +359,7 @@ def test_nothing_is_overwritten_unless_asked_for(cases, pictures, tmp_path):
             dict(
                 cfg_options={
                     'test_dataloader.dataset.pipeline': [
+                        dict(type='LoadImageFromFile'),
                         dict(type='ResizeEdge', scale=72, backend='cv2', interpolation='lanczos'),
                         dict(type='CenterCrop', crop_size=64),
                     ]
@@ -375,7 +382,14 @@ def test_nothing_is_overwritten_unless_asked_for(cases, pictures, tmp_path):
         ),
         (
             'detection',
-            dict(cfg_options={'test_dataloader.dataset.pipeline': [dict(type='Pad', size=(32, 32))]}),
+            dict(
+                cfg_options={
+                    'test_dataloader.dataset.pipeline': [
+                        dict(type='LoadImageFromFile'),
+                        dict(type='Pad', size=(32, 32)),
+                    ]
+                }
+            ),
             'png: a picture of .* cannot be padded to 32x32',
         ),
         ('detection', dict(random_weights=True), 'exclude each other'),

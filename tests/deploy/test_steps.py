@@ -115,6 +115,7 @@ def test_what_is_not_understood_is_named(task, steps, words):
     [
         (dict(type='LoadImageFromFile', to_float32=True), 'LoadImageFromFile has to_float32=True'),
         (dict(type='LoadImageFromFile', color_type='grayscale'), 'gives gray pictures, and the backbone takes'),
+        (dict(type='Resize', scale=(9, 9)), 'begins with Resize: it must begin with LoadImageFromFile'),
         (dict(type='LoadMultiChannelImageFromFiles'), 'has the step LoadMultiChannelImageFromFiles'),
     ],
 )

@@ -349,3 +349,12 @@ def test_a_folder_on_the_command_line(tmp_path, monkeypatch, capsys):
         and 'pictures per second' in out
     )
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a.png.png', 'b.jpg.png', 'sub_a.png.png']
+
+
+def test_no_picture_is_drawn_over(tmp_path, monkeypatch, capsys):
+    Image.fromarray(PICTURE).save(tmp_path / 'a.png')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('sys.argv', ['predictor', 'model.onnx', 'a.png', '--out', str(tmp_path / 'a.png')])
+    with pytest.raises(SystemExit) as end:
+        r.main()
+    assert end.value.code == 2 and 'a.png is one of the pictures' in capsys.readouterr().err
