@@ -69,9 +69,11 @@ def plan(cfg: Config, task: str, size: Sequence[int] | None, dynamic: Sequence[s
             raise UserError(f'{where} has a step without type: {step}')
     steps = [step for step in config_pipeline(cfg) if not _is_annotation(name_of(step))]
     channels = channels_of(cfg)
-    if not steps:
-        steps = list(CLASSIFIERS) if task == 'classification' else [dict(type='LoadImageFromFile')]
-        steps[0] = dict(steps[0], color_type=color_type(channels))
+    if all(name_of(step) in PACKERS for step in steps):  # none, or those of data that are no files
+        usual: Sequence[Step] = (
+            CLASSIFIERS if task == 'classification' and not steps else [dict(type='LoadImageFromFile')]
+        )
+        steps = [dict(usual[0], color_type=color_type(channels)), *usual[1:], *steps]
     _check_order(steps, task, where)
     for step in steps:
         if name_of(step) in STEPS:
@@ -120,9 +122,9 @@ def _check_order(steps: Sequence[Step], task: str, where: str) -> None:
                 f'{where} has the step {name}, which the exported file cannot do: it knows {", ".join(known)}. Take '
                 'one of these, or export --what backbone with such a pipeline'
             )
-    if names[0] != 'LoadImageFromFile':
-        raise UserError(f'{where} begins with {names[0]}: it must begin with LoadImageFromFile')
     last = [name for name in names if name not in PACKERS]
+    if last[0] != 'LoadImageFromFile':
+        raise UserError(f'{where} begins with {last[0]}: it must begin with LoadImageFromFile')
     if 'Normalize' in last and last[-1] != 'Normalize':
         raise UserError(f'{where} has {last[-1]} after Normalize, which the exported file cannot do: put it before')
     changes = [name for name in names if name in RESIZING or name == 'CenterCrop']

@@ -126,6 +126,13 @@ def test_loaders_that_are_not_understood_are_named(loader, words):
         plan(cfg, 'detection', None, ('size',))
 
 
+def test_a_pipeline_of_data_that_are_no_files_reads_files_too():
+    cfg = config()
+    cfg.test_dataloader.dataset.pipeline = [dict(type='PackInputs')]
+    planned = plan(cfg, 'classification', None, ('size',))
+    assert [step['type'] for step in planned.pipeline] == ['LoadImageFromFile', 'PackInputs'] and planned.steps == []
+
+
 def test_recipes_say_how_pictures_are_resized():
     recipe = Config.fromfile(ROOT / 'configs' / 'detection' / 'mask_rcnn_nextvit_s_1x.py')
     assert plan(recipe, 'detection', None, ('size',)).steps[0]['to'] == dict(long_short=[1333, 800])
