@@ -71,10 +71,13 @@ def test_maps_of_real_models(model, kind, size):
     network, image = model(kind), an_image(*size)
     frozen = network.backbone.stem[0].conv.weight
     frozen.requires_grad = False
-    before = hooks(network)
+    before, seen = hooks(network), set()
+    watch = network.backbone.register_forward_pre_hook(lambda _, inputs: seen.add(tuple(inputs[0].shape[2:])))
     explained = cam.explain(network, image, min_score=0.0)
     with stage_layers(network.backbone) as layers:
         heats = {stage: cam.heat_map(explained, layer, image) for stage, layer in layers.items()}
+    watch.remove()
+    assert seen == {(96, 96) if kind == 'detection' else size}  # each side padded to a multiple of 32
     assert len(heats) == 4 and hooks(network) == before
     assert all(parameter.grad is None for parameter in network.parameters())
     for heat in heats.values():
