@@ -175,6 +175,13 @@ def test_a_folder_is_searched_without_what_was_drawn_into_it(pictures, tmp_path)
     assert [s.name for s in find_sources([str(tmp_path)], without=tmp_path)] == ['a.jpg', 'predictions/a.png']
 
 
+def test_of_many_pictures_the_first_are_told(made, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr('nextvit_mm.inference.command.MOST_LINES', 2)
+    predict(str(made('classification').folder), [str(pictures)], json=str(tmp_path / 'found.json'), device='cpu')
+    told = [line.split(':')[0] for line in capsys.readouterr().out.splitlines()]
+    assert told[:3] == [*sorted(path.name for path in pictures.iterdir())[:2], '…'] and told[3].startswith('4 pictures')
+
+
 def test_what_was_looked_at_before_ctrl_c_is_in_the_json(made, pictures, tmp_path, monkeypatch):
     from nextvit_mm.inference.models import Trained
 
