@@ -25,7 +25,7 @@ from nextvit_mm.utils import processes
 from nextvit_mm.weights import fetch as weights_fetch
 from nextvit_mm.weights.checkpoint import load_checkpoint
 
-from ..conftest import ROOT, run_tool
+from ..conftest import ROOT
 from . import recipes
 
 pytest.importorskip('mmdet')
@@ -46,16 +46,26 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def start_two(*args, check=True, **env) -> subprocess.CompletedProcess:
-    return run_tool(
-        *('-m', 'torch.distributed.run', '--nproc_per_node', 2, '--master_port', free_port(), *args),
-        check=check,
-        **{'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **env},
-    )
+LAUNCHER = 'import sys; from torch.distributed.run import main; main(sys.argv[1:])'  # torchrun
 
 
 @pytest.fixture(scope='module')
-def both(tmp_path_factory):
+def start_two(run_fresh):
+    """A function that runs a file in two processes, as torchrun does."""
+
+    def start(*args, check=True, **env) -> subprocess.CompletedProcess:
+        return run_fresh(
+            LAUNCHER,
+            *('--nproc_per_node', 2, '--master_port', free_port(), *args),
+            check=check,
+            **{'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **env},
+        )
+
+    return start
+
+
+@pytest.fixture(scope='module')
+def both(tmp_path_factory, start_two):
     """Every recipe trained and tested by one process, here, and by two, started once."""
     folder = tmp_path_factory.mktemp('both')
     make_digits(folder / 'data', DigitsConfig(train=20, val=3, size=64))
@@ -220,7 +230,7 @@ run_command(command, parser)
 
 @pytest.mark.slow
 @pytest.mark.parametrize('what', ['all', 'one', 'bug'])
-def test_one_process_speaks_and_all_end(tmp_path, what):
+def test_one_process_speaks_and_all_end(tmp_path, what, start_two):
     (tmp_path / 'tool.py').write_text(FAILING)
     done = start_two(tmp_path / 'tool.py', what, '--launcher', 'pytorch', check=False)
     assert done.returncode
