@@ -134,6 +134,7 @@ def test_a_network_built_for_one_size_is_built_for_another():
         assert model(torch.zeros(1, 3, 64, 96))[-1].shape[2:] == (4, 6)
 
 
+@pytest.mark.slow
 def test_rows_compute_what_timm_computes(measured):
     keys = {measured_row.key for measured_row in measured.rows}
     assert {'nextvit_s/eager/fp32', 'nextvit_s/folded/bf16', 'nextvit_s/onnxruntime/fp32', REFERENCE} <= keys
@@ -144,6 +145,7 @@ def test_rows_compute_what_timm_computes(measured):
     assert {measured_row.flops for measured_row in measured.rows} == {flops}
 
 
+@pytest.mark.slow
 def test_what_cannot_run_is_listed(measured):
     reasons = {skip['key']: skip['reason'] for skip in measured.skipped}
     assert set(reasons) == {
@@ -156,10 +158,12 @@ def test_what_cannot_run_is_listed(measured):
     assert len(lines) == 2 and any(line.endswith("only this project's backbone can be folded") for line in lines)
 
 
+@pytest.mark.slow
 def test_float32_is_not_rounded_to_tf32(measured):
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 
+@pytest.mark.slow
 def test_limits_are_of_the_same_run(measured):
     for precision in ('fp32', 'bf16'):
         limits = measured.limits[precision]
@@ -242,6 +246,7 @@ def test_a_missing_runtime_is_named_before_anything_is_built(monkeypatch, module
         runtimes.require(runtimes_, precisions, 'cpu')
 
 
+@pytest.mark.slow
 def test_json_and_markdown_hold_the_run(measured, tmp_path):
     write_json(tmp_path / 'out' / 'run.json', measured.as_dict())
     report.write_markdown([measured], tmp_path / 'run.md')

@@ -230,6 +230,7 @@ def test_a_file_whose_pictures_are_read_otherwise_is_not_kept(kind, cases, pictu
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_random_weights_of_a_detector_are_not_held_to_limits(cases, pictures, tmp_path):
     path = export(
         cases['detection'].config, random_weights=True, images=str(pictures), out=str(tmp_path / 'model.onnx')
@@ -237,6 +238,7 @@ def test_random_weights_of_a_detector_are_not_held_to_limits(cases, pictures, tm
     assert json.loads(about_file(path).read_text())['compared']['values that are not finite'] == 0
 
 
+@pytest.mark.slow
 def test_an_evaluation_in_which_one_side_finds_nothing_ends_in_a_table(cases, pictures, tmp_path, monkeypatch, capsys):
     metrics = dict(trained={'coco/bbox_mAP': 0.5}, exported={})
     monkeypatch.setattr(module, 'evaluate_apart', lambda *_: metrics)
@@ -268,6 +270,7 @@ def test_a_file_stays_where_its_evaluation_fails(cases, pictures, tmp_path, monk
     assert Predictor(tmp_path / 'model.onnx')(np.zeros((64, 64, 3), np.uint8))['class_map'].shape == (64, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('to', ['onnx', 'openvino'])
 def test_one_session_takes_pictures_of_any_shape_with_and_without_results(to, cases, pictures, tmp_path):
     path = export(
@@ -751,6 +754,7 @@ def test_the_package_comes_without_what_it_may_not_need(run_fresh):
     assert run_fresh(code, PYTHONPATH=str(ROOT)).stdout.strip() == '[]'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', 'sbl')
 def test_published_classifiers_test_and_export(size, tmp_path):
     """On a folder of ImageNet's layout, and through the authors' evaluation transform in the runner."""

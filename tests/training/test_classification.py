@@ -72,6 +72,7 @@ def timms_scores(model, folder, size, crop_pct):
         return model(batch).softmax(1).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('pipeline, crop_pct', [(None, 0.875), ('timm', 0.95)])
 def test_published_weights_by_name_and_both_transforms(pipeline, crop_pct, published, imagenet, tmp_path):
     expected = timms_scores(published['nextvit-small_6m'], imagenet, 224, crop_pct)
