@@ -25,7 +25,7 @@ help:
 	@echo "make chaos    kill runs again and again, fill a small disk, and count what is lost"
 	@echo "make matrix   the core of the tests with other versions, an environment a row (some: make matrix ARGS='oldest onedl')"
 	@echo "make segment  train Semantic FPN from the demo's backbone, or with SEGMENTOR=upernet UperNet"
-	@echo "make learn    the demo on all of its pictures, four times"
+	@echo "make learn    the demo at four times the length"
 	@echo "make benchmark  speed of Next-ViT-S in every runtime here against timm's, with the machine's own limit"
 	@echo "make ablation   train the rows of the paper's Tables 1 and 8 on the small data set: 13 short trainings"
 	@echo "make docs     build the site of docs/ into site/"

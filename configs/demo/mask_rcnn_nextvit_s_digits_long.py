@@ -1,9 +1,8 @@
-# The demo on all pictures, four times, with masks of the published resolution.
+# The demo at four times its length, with masks of the published resolution.
 _base_ = 'mask_rcnn_nextvit_s_digits.py'
 max_epochs = 4
 model = dict(
     roi_head=dict(mask_roi_extractor=dict(roi_layer=dict(output_size=14))), train_cfg=dict(rcnn=dict(mask_size=28)))
-train_dataloader = dict(dataset=dict(indices=None))
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=20),

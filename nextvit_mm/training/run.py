@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
 
@@ -49,6 +51,7 @@ def build_runner(cfg: Config, weights: str = '', drawn: str | None = None) -> Ru
     # MM configs call every visualizer 'visualizer', and MMEngine would hand a second run of this process the first
     # one's, with its folder; without a name it takes the experiment's.
     cfg.get('visualizer', {}).pop('name', None)
+    wait_for_a_new_second()
     distributed.set_wrapper(cfg)
     runner = Console.current.build_runner(cfg)
     distributed.join(runner)
@@ -56,6 +59,17 @@ def build_runner(cfg: Config, weights: str = '', drawn: str | None = None) -> Ru
         # The others log before it.
         runner.register_hook(ConsoleHook(Console.current, weights, drawn), priority='VERY_LOW')
     return runner
+
+
+def wait_for_a_new_second() -> None:
+    """Wait until no run of this process has begun in this second.
+
+    MMEngine names a run's logger, message hub and visualizer by it, and would hand the first run's to the second one.
+    """
+    now = time.time()
+    stamp = time.strftime('%Y%m%d_%H%M%S', time.localtime(now))
+    if any(name.endswith(stamp) for name in MMLogger._instance_dict):
+        time.sleep(int(now) + 1 - now)
 
 
 def run_training(cfg: Config, start: Start) -> Runner:

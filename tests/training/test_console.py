@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console as Screen
 from nextvit_mm.training.console import Console
 from nextvit_mm.training.launch import evaluate, train
 from nextvit_mm.training.progress import _Pace
+from nextvit_mm.training.run import wait_for_a_new_second
 from nextvit_mm.training.summary import as_table
 from nextvit_mm.utils import silence
 
@@ -142,3 +144,11 @@ def test_every_silenced_warning_has_a_reason():
         assert all(len(reason) > 20 and re.compile(pattern) for pattern, reason in table.items())
     assert silence.is_silenced('"FileClient" will be deprecated in future.')
     assert not silence.is_silenced('The model and loaded state dict do not match exactly')
+
+
+def test_two_runs_of_one_second_share_no_logger_and_no_visualizer():
+    """MMEngine names both by the second, and would hand out the first run's, with its folder."""
+    stamp = time.strftime('%Y%m%d_%H%M%S')
+    MMLogger.get_instance(f'first_{stamp}', logger_name='mmengine')
+    wait_for_a_new_second()
+    assert time.strftime('%Y%m%d_%H%M%S') != stamp
