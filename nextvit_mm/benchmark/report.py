@@ -198,6 +198,9 @@ def draw_latency(result: Result[LatencyRow], out_file: str | Path) -> None:
             ylabel='published top-1 on ImageNet-1K (%)',
             title=f'{runtime}, {precision}',
         )
+    handles = {name: handle for axis in axes.flat for handle, name in zip(*axis.get_legend_handles_labels())}
+    if handles:  # beside the panels, where it hides no network
+        figure.legend(handles.values(), handles.keys(), loc='upper right', fontsize=8)
     machine = result.machine
     figure.suptitle(
         f'{machine["gpu"] or machine["cpu"]}, {machine["torch_threads"]} threads, {machine["date"]}\n'
@@ -231,6 +234,8 @@ def _draw_panel(axis, rows: Sequence[LatencyRow], families: Sequence[str]) -> No
         )
         for i, family in enumerate(families)
     ]
+    times = [row.median * 1e3 for row in rows]
+    right = min(times) + 0.8 * (max(times) - min(times))  # beyond it a name would leave the panel
     for label, members, style in series:
         fastest: dict[str, LatencyRow] = {}
         for row in members:
@@ -244,19 +249,17 @@ def _draw_panel(axis, rows: Sequence[LatencyRow], families: Sequence[str]) -> No
         axis.plot([x for x, _, _ in points], [y for _, y, _ in points], label=label if nextvit else None, **style)
         for x, y, name in points:
             if label != 'Next-ViT, timm':
+                on_the_left = nextvit or x > right
                 axis.annotate(
                     name,
                     (x, y),
-                    xytext=(-7, 7) if nextvit else (6, 5),
+                    xytext=(-7, 7) if nextvit else (-6, -13) if on_the_left else (6, 5),
                     textcoords='offset points',
                     fontsize=8,
-                    ha='right' if nextvit else 'left',
+                    ha='right' if on_the_left else 'left',
                     color=style['color'],
                     fontweight='bold' if nextvit else None,
                 )
-    handles, labels = axis.get_legend_handles_labels()
-    if handles:
-        axis.legend(handles, labels, loc='best')
     axis.xaxis.set_major_locator(MaxNLocator(8))
     axis.margins(x=0.15, y=0.12)
     axis.set_xlim(left=max(axis.get_xlim()[0], 0))
