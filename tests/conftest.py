@@ -178,14 +178,19 @@ def run_tool(*args, cwd=ROOT, check=True, **env) -> subprocess.CompletedProcess:
     return _checked(result) if check else result
 
 
+def forget_runs() -> None:
+    """MMEngine's loggers, visualizers (each kind has a list of its own) and scope, as a new process has none."""
+    for manager in (MMLogger, MessageHub, DefaultScope, Visualizer, *Visualizer.__subclasses__()):
+        manager._instance_dict.clear()
+
+
 def call_tool(tool, *args, cwd=ROOT, check=True, **env) -> subprocess.CompletedProcess:
     """The same in this process: the file is run as ``__main__``, and what it prints through Python is captured.
 
     MMEngine's loggers, visualizers and scope are fresh, and the environment, the folder and torch's number of threads
     are restored. An error other than ``SystemExit`` goes on to the test.
     """
-    for manager in (MMLogger, MessageHub, Visualizer, DefaultScope):
-        manager._instance_dict.clear()
+    forget_runs()
     argv, out, err = [str(tool), *map(str, args)], io.StringIO(), io.StringIO()
     threads, folder, status = torch.get_num_threads(), os.getcwd(), 0
     with (

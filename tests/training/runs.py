@@ -6,14 +6,11 @@ from unittest import mock
 
 import numpy as np
 import torch
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
 from PIL import Image
 
 from nextvit_mm.training.launch import train
 
-from ..conftest import TINY
+from ..conftest import TINY, forget_runs
 
 CONFIG = """
 custom_imports = dict(imports=['nextvit_mm', 'mmpretrain.models', 'mmpretrain.datasets', 'mmpretrain.evaluation'])
@@ -70,8 +67,7 @@ def write_config(folder: Path, name: str = 'tiny.py', **changes) -> str:
 
 def run(config: str, work_dir: Path, **flags):
     """train(…) with MMEngine's loggers and scope fresh, as in a process of its own."""
-    for manager in (MMLogger, MessageHub, Visualizer, DefaultScope):
-        manager._instance_dict.clear()
+    forget_runs()
     # Half of such a run's time: the layout of the config's text, and tidying up after the data set.
     layout = mock.patch('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
     with layout, mock.patch('mmengine.dataset.base_dataset.gc'):
