@@ -105,8 +105,8 @@ def use_our_layer_decay(cfg: Config) -> None:
 
     MMPretrain's constructor stays for classifiers: it asks the backbone.
     """
-    model, said = cfg.model, list[str]()
-    backbones = [part.get('backbone') for part in (model, model.get('detector') or {})]
+    said: list[str] = []
+    backbones = [part.get('backbone') for part in (cfg.model, cfg.model.get('detector') or {})]
     if cfg.get('default_scope') != 'mmpretrain' and any(one and is_nextvit(one) for one in backbones):
         fit_layer_decay(cfg, said)
     for line in said:

@@ -29,9 +29,9 @@ def _settings(kwargs: dict) -> tuple[int, ...]:
 
 
 def _places(offset: Tensor) -> Tensor:
-    """Offsets of which those that are no numbers point out of the map, where mmcv's kernels find zeros.
+    """Offsets of which NaN and infinity point out of the map, where mmcv's kernels find zeros.
 
-    torchvision's would read at any place of the memory, and the process would die.
+    torchvision's kernels would read memory outside the map, and the process would end in a segmentation fault.
     """
     return wide(offset).nan_to_num(nan=OUTSIDE, posinf=OUTSIDE, neginf=-OUTSIDE)
 

@@ -97,7 +97,7 @@ def _guard(runner: Runner, cfg: Config, start: Start, asked: dict[str, str]) -> 
         runner.register_hook(hook)
     if start.point:
         check_data_is_same(start.point, loader.dataset, runner.world_size, start.allow_changes)
-        by_epoch = 'max_iters' not in cfg.train_cfg  # a loop that were built would have begun to read
+        by_epoch = 'max_iters' not in cfg.train_cfg  # asked of the config: to build the loop begins to read
         skipped = move_forward(loader, start.point.epoch, start.point.iteration, by_epoch, start.point.seen)
         runner.register_hook(DataHook(skipped, start.point.iteration))
         runner.register_hook(EvaluationHook(start.point, skipped))
