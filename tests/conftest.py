@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import gc
 import io
 import json
 import os
@@ -27,6 +28,8 @@ from nextvit_mm.demo import DigitsConfig, make_digits
 # The workers of pytest-xdist, and the processes that tests start, share the machine's cores.
 torch.set_num_threads(1)
 os.environ['OMP_NUM_THREADS'] = '1'
+# A forked process has none of OpenVINO's threads. Tidying up after its parent's models, it waited for them for ever.
+os.register_at_fork(after_in_child=gc.freeze)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('NEXTVIT_MM_SHARED', ROOT.parent / 'shared'))  # real samples and published curves
