@@ -32,11 +32,6 @@ def subjects(device: str) -> dict[str, Callable[[], Outputs]]:
     x, offset = random(5, 2, 64, 40, 40).to(device), random(6, 2, 18, 40, 40, low=-2, high=2).to(device)
     mask, weight = random(7, 2, 9, 40, 40).to(device), random(8, 64, 64, 3, 3, low=-1).to(device)
 
-    def trained(function, *inputs) -> Outputs:
-        inputs = [tensor.detach().requires_grad_() for tensor in inputs]
-        output = function(*inputs)
-        return [output.detach(), *torch.autograd.grad(output, inputs, torch.ones_like(output))]
-
     return {
         'nms': lambda: [ops.nms(boxes, scores, 0.7)[1]],
         'soft_nms': lambda: [ops.soft_nms(boxes, scores, method='linear')[0]],
@@ -54,16 +49,29 @@ def subjects(device: str) -> dict[str, Callable[[], Outputs]]:
 def formula(device: str) -> tuple[Callable[[], Outputs], Callable[[], Outputs]]:
     """RoIAlign and its gradient by mmcv.ops, and by nextvit_mm.ops.points."""
     features, rois = random(1, 1, 64, 50, 84).to(device), random_rois(2, 64, 1, 400).to(device)
-
-    def run(function) -> Outputs:
-        inputs = features.detach().requires_grad_()
-        output = function(inputs)
-        return [output.detach(), *torch.autograd.grad(output, inputs, torch.ones_like(output))]
-
     return (
-        lambda: run(lambda f: ops.roi_align(f, rois, 7, 0.25, 0, 'avg', True)),
-        lambda: run(lambda f: points.roi_align(f, rois, (7, 7), 0.25, 0, True)),
+        lambda: trained(lambda f: ops.roi_align(f, rois, 7, 0.25, 0, 'avg', True), features),
+        lambda: trained(lambda f: points.roi_align(f, rois, (7, 7), 0.25, 0, True), features),
     )
+
+
+def trained(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Outputs:
+    """What a function gives, and its gradients."""
+    inputs = [tensor.detach().requires_grad_() for tensor in inputs]
+    output = function(*inputs)
+    return [output.detach(), *torch.autograd.grad(output, inputs, torch.ones_like(output))]
+
+
+def on_one_thread(run: Callable[[], Outputs]) -> Callable[[], Outputs]:
+    def call() -> Outputs:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return run()
+        finally:
+            torch.set_num_threads(threads)
+
+    return call
 
 
 def seconds(first: Callable, second: Callable, rounds: int, device: str) -> tuple[float, float]:
@@ -90,8 +98,12 @@ def rows(device: str, rounds: int) -> Iterator[str]:
     yield '| operator | ours is from | largest relative difference | ours | the other | speed |'
     yield '|---|---|---|---|---|---|'
     pairs = {'roi_align, formula in torch': formula(device)}
+    runs = subjects(device)
+    if device == 'cpu' and torch.get_num_threads() > 1:
+        run = under(OURS, runs['roi_align'])
+        pairs['roi_align, one thread'] = (run, on_one_thread(run))
     if not in_use():
-        for name, run in subjects(device).items():
+        for name, run in runs.items():
             pairs[name] = (under(OURS, run), under(mmcv._ext, run))
     for name, (ours, theirs) in pairs.items():
         equality = difference(ours(), theirs())

@@ -6,6 +6,7 @@ from torch.nn.functional import pad
 
 from .points import Grid, corners, flat, grids, sample, spread
 from .precision import wide
+from .threads import fill
 
 LOWEST = -10000.0  # what mmcv's max pooling starts from, and gives for a region without points
 
@@ -24,16 +25,17 @@ def roi_align_forward(
     aligned: bool,
 ) -> None:
     """Fill ``output`` (K, C, PH, PW); ``pool_mode`` 1 averages, 0 takes the largest and where it is."""
+    maps, regions, size = wide(input), wide(rois), (aligned_height, aligned_width)
     if pool_mode == 1:
-        output.copy_(
-            torch.ops.torchvision.roi_align(
-                wide(input), wide(rois), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
-            )
+        align = torch.ops.torchvision.roi_align
+        fill(
+            output,
+            0,
+            output.numel(),
+            lambda part: align(maps, regions[part], spatial_scale, *size, sampling_ratio, aligned),
         )
         return
-    size = (aligned_height, aligned_width)
-    maps = wide(input)
-    for index, (picture, grid) in enumerate(grids(wide(rois), size, spatial_scale, sampling_ratio, aligned)):
+    for index, (picture, grid) in enumerate(grids(regions, size, spatial_scale, sampling_ratio, aligned)):
         y, x = flat(grid.y, grid.x)
         shape = (maps.size(1), *size, len(y) // (size[0] * size[1]))
         # The first place is that of no point, and wins only where nothing is larger.
@@ -60,18 +62,26 @@ def roi_align_backward(
 ) -> None:
     """Fill ``grad_input`` (N, C, H, W)."""
     if pool_mode == 1:
-        grad_input.copy_(
-            torch.ops.torchvision._roi_align_backward(
-                wide(grad_output),
-                wide(rois),
+        gradient, regions = wide(grad_output), wide(rois)
+        pictures, _, height, width = grad_input.shape
+
+        def align(part: slice) -> Tensor:
+            channels = gradient[:, part]
+            return torch.ops.torchvision._roi_align_backward(
+                channels,
+                regions,
                 spatial_scale,
                 aligned_height,
                 aligned_width,
-                *grad_input.shape,
+                pictures,
+                channels.size(1),
+                height,
+                width,
                 sampling_ratio,
                 aligned,
             )
-        )
+
+        fill(grad_input, 1, gradient.numel(), align)
         return
     total = torch.zeros_like(wide(grad_input))
     planes = total.view(1, -1)  # all maps of all pictures in a row

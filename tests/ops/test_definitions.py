@@ -1,6 +1,8 @@
 """Operators that mmcv does not compile for the CPU, against loops written from their definition, and other code."""
 
+import contextlib
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -62,6 +64,30 @@ def test_nms_match_groups_the_first_of_equal_scores(device):
     kept = nms(boxes.to(device), torch.ones(60, device=device), 0.4)[1]
     assert [int(group[0]) for group in groups] == kept.tolist() and any(len(group) > 1 for group in groups)
     assert sorted(int(index) for group in groups for index in group) == list(range(60))
+
+
+@pytest.mark.parametrize('mode', [contextlib.nullcontext, torch.no_grad, torch.inference_mode])
+def test_all_threads_of_a_cpu_take_regions_and_the_bits_stay(device, mode, monkeypatch):
+    shares = []
+
+    class Pool(ThreadPoolExecutor):
+        def map(self, function, parts):
+            shares.append(len(parts))
+            return super().map(function, parts)
+
+    monkeypatch.setattr('nextvit_mm.ops.threads.ThreadPoolExecutor', Pool)
+    features, rois = random(1, 2, 32, 30, 40).to(device), random_rois(2, 41, 2, 150).to(device)
+    gradient = random(3, 41, 32, 7, 7).to(device)
+    results = []
+    for count in (1, 3):
+        monkeypatch.setattr(torch, 'get_num_threads', lambda count=count: count)
+        with mode():
+            maps = features.clone().requires_grad_(mode is contextlib.nullcontext)
+            output = roi_align(maps, rois, 7, 0.25, 0, 'avg', True)
+        assert output.requires_grad == maps.requires_grad and output.is_inference() == (mode is torch.inference_mode)
+        results.append([output, *(torch.autograd.grad(output, maps, gradient) if maps.requires_grad else [])])
+    assert all(torch.equal(one, three) and one.abs().max() > 0.1 for one, three in zip(*results))
+    assert shares == ([11] if mode is not contextlib.nullcontext else [11, 11]) * (device == 'cpu')
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
