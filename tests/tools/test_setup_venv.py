@@ -46,11 +46,48 @@ def test_a_failed_step_stops_with_its_output_and_runs_again(setup_venv, venv):
     setup_venv.run_step(venv, step(setup_venv, code), '[1/1] a step')
 
 
-def test_progress_of_a_build_is_shown(setup_venv, venv, capsys, monkeypatch):
-    monkeypatch.setattr(setup_venv, 'REPORT_EVERY', 0)
-    setup_venv.run_step(venv, step(setup_venv, 'print("  [3/77] c++ …")'), '[2/5] mmcv')
+@pytest.mark.parametrize(
+    'line, said',
+    [
+        ('  [3/77] c++ …', 'compiled 3/77 files'),
+        ('DEBUG [3/77] c++ …', 'compiled 3/77 files'),
+        ('Downloading torch (1.2GiB)', 'Downloading torch (1.2GiB)'),
+    ],
+)
+def test_progress_is_shown(setup_venv, venv, capsys, monkeypatch, line, said):
+    monkeypatch.setattr(setup_venv, 'REPORT_EVERY', 0.1)
+    code = f'import time; print({line!r}); time.sleep(0.5)'
+    setup_venv.run_step(venv, step(setup_venv, code), '[2/5] mmcv')
     out = capsys.readouterr().out
-    assert '[2/5] mmcv (no time)' in out and 'compiled 3/77 files' in out and 'done in 0:0' in out
+    assert '[2/5] mmcv (no time)' in out and f'0:00 min, {said}' in out and 'done in 0:0' in out
+
+
+def test_uv_finds_packages_where_pip_would(setup_venv, tmp_path, monkeypatch):
+    for name in ('PIP_FIND_LINKS', 'PIP_INDEX_URL', 'PIP_TIMEOUT', 'PIP_DEFAULT_TIMEOUT'):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / 'pip.conf').write_text(
+        '[global]\nindex-url = https://mirror/simple\nextra-index-url =\n    file:///one\n    file:///two\n'
+        'timeout = 7\n[install]\ntimeout = 8\nfind-links = /a /b\n'
+    )
+    monkeypatch.setenv('PIP_CONFIG_FILE', str(tmp_path / 'pip.conf'))
+    monkeypatch.setenv('PIP_TRUSTED_HOST', 'mirror')
+    sources = setup_venv.list_package_sources(sys.executable)
+    assert {
+        'UV_DEFAULT_INDEX': 'https://mirror/simple',
+        'UV_INDEX': 'file:///one file:///two',
+        'UV_FIND_LINKS': '/a,/b',
+        'UV_HTTP_TIMEOUT': '8',
+        'UV_INSECURE_HOST': 'mirror',
+        'UV_INDEX_STRATEGY': 'unsafe-best-match',
+    }.items() <= sources.items()
+
+
+def test_a_users_own_settings_of_uv_count(setup_venv, venv, monkeypatch):
+    monkeypatch.setattr(setup_venv, 'list_package_sources', lambda python: {'UV_INDEX': 'pip', 'UV_OFFLINE': '1'})
+    monkeypatch.setenv('UV_INDEX', 'mine')
+    code = 'import os; print(os.environ["UV_INDEX"], os.environ["UV_OFFLINE"])'
+    setup_venv.run_step(venv, step(setup_venv, code), '[1/1] a step')
+    assert (venv / 'setup.log').read_text() == 'mine 1\n'
 
 
 def test_unsupported_python(setup_venv, tmp_path, monkeypatch):
@@ -68,6 +105,7 @@ def test_missing_compiler(setup_venv, tmp_path, monkeypatch):
 def test_without_compiled_operators_neither_compiler_nor_headers_are_asked_for(setup_venv, tmp_path, monkeypatch):
     monkeypatch.setenv('CXX', 'no-such-compiler')
     monkeypatch.setattr(setup_venv.sysconfig, 'get_paths', lambda: dict(include=str(tmp_path)))
+    monkeypatch.setattr(setup_venv, 'NEEDED_GB', 0)  # of a disk that may be full by now
     setup_venv.check_machine(tmp_path, False)
     commands = ' '.join(' '.join(s.command) for s in setup_venv.list_steps(sys.executable))
     assert 'mmcv-lite==' in commands and 'ninja' not in commands and ' mmcv==' not in commands
