@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
-	@echo "make test     run the tests, two at a time"
+	@echo "make test     run the tests, one a core"
 	@echo "make test-fast  those of them that take a second or two, for every save"
 	@echo "make lint     style, types and the contract of imports"
 	@echo "make chaos    kill runs again and again, fill a small disk, and count what is lost"
@@ -34,12 +34,14 @@ help:
 setup:
 	@$(PYTHON) tools/setup_venv.py $(if $(COMPILED_OPS),--compiled-ops) $(VENV)
 
-# A file's tests stay in one worker, and share what its fixtures build.
+# A file's tests stay in one worker, and share what its fixtures build. A worker takes 1.5 GB of memory.
+TEST := $(RUN) -m pytest -n logical --maxprocesses 8 --dist loadfile
+
 test: setup
-	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(TEST) $(ARGS)
 
 test-fast: setup
-	@$(RUN) -m pytest -n 2 --dist loadfile -m 'not slow' $(ARGS)
+	@$(TEST) -m 'not slow' $(ARGS)
 
 lint: setup
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(VENV)/bin/lint-imports && $(RUN) -m mypy
