@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..utils.optional import need
 from ..utils.subprocess import run_apart
+from .apart import convert_for_openvino
 from .guards import quiet
 from .operators import TENSORRT_LIST, onnx_operators, unlisted_operators
 
@@ -128,27 +129,14 @@ def write_openvino(
             with torch.no_grad(), quiet():
                 torch.jit.trace(module, example, check_trace=False).save(str(source))
         run_apart(
-            _convert_for_openvino,
+            convert_for_openvino,
             'OpenVINO cannot convert this model',
+            bare=True,
             source=str(source),
             target=str(path),
-            outputs=list(outputs),
+            names=[INPUT, *outputs],
             shape=shape,
         )
-
-
-def _convert_for_openvino(source: str, target: str, outputs: Sequence[str], shape: Sequence[int]) -> None:
-    import openvino
-
-    if source.endswith('.onnx'):
-        model = openvino.convert_model(source)
-    else:
-        example = torch.rand([size if size > 0 else 64 for size in shape])
-        model = openvino.convert_model(torch.jit.load(source), input=[list(shape)], example_input=example)
-    model.inputs[0].get_tensor().set_names({INPUT})
-    for port, name in zip(model.outputs, outputs):
-        port.get_tensor().set_names({name})
-    openvino.save_model(model, target, compress_to_fp16=False)
 
 
 def write_coreml(

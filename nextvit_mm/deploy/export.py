@@ -20,6 +20,7 @@ from ..training.preflight import check_data
 from ..utils.files import check_writable
 from ..utils.logs import quiet_log
 from . import backends
+from .apart import place
 from .console import Steps, files_of, move, print_result
 from .evaluate import evaluate_apart
 from .fold import fold
@@ -28,7 +29,7 @@ from .guards import failing_clearly
 from .info import describe, save_about
 from .operators import TENSORRT_LIST, unlisted_operators
 from .options import WITH_INT8, ExportOptions
-from .pictures import find_paths, noise, place
+from .pictures import find_paths, noise
 from .quantize import quantize
 from .reference import as_colors, see
 from .run import outputs_of

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 from ..errors import UserError
-from ..predict.predictor import Placed, Predictor, find_files, read_picture
+from ..predict.predictor import find_files, read_picture
 from ..training.channels import rule_of
 from ..training.preflight import check_data
 from ..utils.metainfo import leaf_datasets
@@ -60,19 +60,6 @@ def read(path: str | Path, rule: dict | None = None) -> np.ndarray:
         return read_picture(path, rule)
     except (OSError, ValueError) as error:
         raise UserError(f'a picture cannot be read: {error}') from None
-
-
-def place(predictor: Predictor, path: str | Path) -> Placed:
-    """A picture file as an exported model gets it.
-
-    Raises:
-        UserError: It cannot be read, or the model does not take its size.
-    """
-    try:
-        return predictor.place(path)
-    except (OSError, ValueError) as error:
-        told = str(error)
-        raise UserError(told if str(path) in told else f'{path}: {told}') from None
 
 
 def size_of(path: str | Path, rule: dict | None = None) -> tuple[int, int]:

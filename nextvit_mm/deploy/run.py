@@ -12,6 +12,7 @@ from ..predict.predictor import open_session
 from ..utils.optional import need
 from ..utils.subprocess import run_apart
 from . import backends
+from .apart import run_openvino
 
 
 def outputs_of(path: Path, to: str, images: Sequence[np.ndarray]) -> list[list[np.ndarray]] | None:
@@ -39,15 +40,16 @@ def _openvino_outputs(path: Path, images: Sequence[np.ndarray]) -> list[list[np.
     with tempfile.TemporaryDirectory() as folder:
         for i, image in enumerate(images):
             np.save(Path(folder, f'{i}.npy'), image)
-        run_apart(_run_openvino, f'OpenVINO cannot run {path.name}', path=str(path), folder=folder, count=len(images))
+        run_apart(
+            run_openvino,
+            f'OpenVINO cannot run {path.name}',
+            bare=True,
+            path=str(path),
+            folder=folder,
+            count=len(images),
+        )
         results = []
         for i in range(len(images)):
             with np.load(Path(folder, f'{i}.npz')) as arrays:
                 results.append([arrays[f'arr_{j}'] for j in range(len(arrays.files))])
         return results
-
-
-def _run_openvino(path: str, folder: str, count: int) -> None:
-    session = open_session(path)
-    for i in range(count):
-        np.savez(Path(folder, f'{i}.npz'), *session(np.load(Path(folder, f'{i}.npy'))))

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -17,7 +18,9 @@ from .files import write_text
 PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 
 
-def run_apart(function: Callable, failure: str, show_progress: bool = False, **arguments: Any) -> Any:
+def run_apart(
+    function: Callable, failure: str, show_progress: bool = False, bare: bool = False, **arguments: Any
+) -> Any:
     """``function(**arguments)``, in a new process.
 
     It has succeeded when its result is there, whatever the process does afterwards: some libraries crash at exit.
@@ -26,16 +29,18 @@ def run_apart(function: Callable, failure: str, show_progress: bool = False, **a
         function: A function of a module, by whose name the process finds it.
         failure: What is said if there is no result, before the end of what the process printed.
         show_progress: Let its stderr through where that is a terminal.
+        bare: Import the function's module without the packages around it, which import torch and much else.
         arguments: What JSON can hold; so must be what the function returns.
 
     Raises:
         UserError: No result. What the function itself raises as a :class:`UserError` is told as it is.
     """
+    start = _without_packages(function.__module__) if bare else ''
     with tempfile.TemporaryDirectory() as folder:
         task, result = Path(folder, 'task.json'), Path(folder, 'result.json')
         task.write_text(json.dumps(dict(module=function.__module__, name=function.__name__, arguments=arguments)))
         done = subprocess.run(
-            [sys.executable, '-c', f'from {__name__} import main; main()', str(task), str(result)],
+            [sys.executable, '-c', f'{start}from {__name__} import main; main()', str(task), str(result)],
             stdout=subprocess.PIPE,
             text=True,
             errors='replace',
@@ -115,6 +120,18 @@ class Served:
             self.log.seek(0)
             raise UserError(f'{self.name} has failed:\n{self.log.read()[-2000:].strip()}')
         return json.loads(line)
+
+
+def _without_packages(module: str) -> str:
+    """Code that puts empty packages in the place of those around a module: their folders, without their imports."""
+    names = itertools.accumulate(module.split('.')[:-1], '{}.{}'.format)
+    folders = {name: list(sys.modules[name].__path__) for name in names}
+    return f"""
+import sys, types
+for name, folder in {folders!r}.items():
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = folder
+"""
 
 
 def _with_package() -> dict[str, str]:

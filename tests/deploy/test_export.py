@@ -56,7 +56,7 @@ def one_process(other_process, request, monkeypatch):
     """
     names = []
 
-    def run_apart(function, failure, show_progress=False, **arguments):
+    def run_apart(function, failure, show_progress=False, bare=False, **arguments):
         names.append(function.__name__)
         try:
             result = other_process.submit(function, **json.loads(json.dumps(arguments))).result()
