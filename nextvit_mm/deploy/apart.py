@@ -3,6 +3,7 @@
 Such a process has no more of the package than is imported here: torch and the MM packages would take it seconds.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,8 +17,17 @@ from ..predict.predictor import Placed, Predictor, open_session
 OPERATORS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 
 
+def _report_nothing() -> None:
+    """Let OpenVINO and NNCF tell their makers nothing, as where the package for it is missing.
+
+    Each message has a thread, which takes more time than the work that it tells of.
+    """
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]  # forbids its import
+
+
 def convert_for_openvino(source: str, target: str, names: Sequence[str], shape: Sequence[int]) -> None:
     """What :func:`.backends.write_openvino` runs; ``names`` are the input's and the outputs'."""
+    _report_nothing()
     import openvino
 
     if source.endswith('.onnx'):
@@ -34,6 +44,7 @@ def convert_for_openvino(source: str, target: str, names: Sequence[str], shape: 
 
 def run_openvino(path: str, folder: str, count: int) -> None:
     """What :func:`.run.outputs_of` runs: each input ``<i>.npy`` of a folder gets its outputs, ``<i>.npz``."""
+    _report_nothing()
     session = open_session(path)
     for i in range(count):
         np.savez(Path(folder, f'{i}.npz'), *session(np.load(Path(folder, f'{i}.npy'))))
@@ -98,6 +109,7 @@ class _Reader:
 def _quantize_openvino(
     source: Path, target: Path, predictor: Predictor, pictures: Sequence[str], reduce_range: bool
 ) -> None:
+    _report_nothing()
     import nncf
     import openvino
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
