@@ -4,6 +4,7 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -128,20 +129,30 @@ def build(
     Raises:
         UserError: timm cannot build it for that size.
     """
-    model = copy.deepcopy(theirs) if theirs is not None else _build_timm(candidate.timm_name, size, seed)
+    if theirs is None:
+        model = _build_timm(candidate.timm_name, size, seed)
+    else:
+        model = theirs if candidate.ours else copy.deepcopy(theirs)
     if candidate.ours:
         model = as_ours(candidate, model)
     layout = torch.channels_last if candidate.channels_last else torch.contiguous_format
     return model.eval().to(device, memory_format=layout)
 
 
+@lru_cache(maxsize=1)
+def build_timms(name: str, size: tuple[int, ...], seed: int, device: str) -> nn.Module:
+    """timm's network by its name there, to be left as it is: ours and timm's are compared with one and the same."""
+    return build(parse_candidate(f'timm:{name}'), size, seed, device)
+
+
 def as_ours(candidate: Candidate, theirs: nn.Module) -> NextViT:
     """Our backbone with the weights of timm's, strictly all of them."""
     arch = ARCHS[candidate.name.split('@')[0]]
-    ours = NextViT(arch, with_cp=candidate.with_cp)
+    with torch.device('meta'):  # weights of its own would only be overwritten
+        ours = NextViT(arch, with_cp=candidate.with_cp)
     # timm's feature extractor flattens `stages.0` into `stages_0`.
     weights = {re.sub(r'^(stem|stages)_(\d+)\.', r'\1.\2.', name): value for name, value in theirs.state_dict().items()}
-    ours.load_state_dict(to_ours(weights, arch_depths(arch)), strict=True)
+    ours.to_empty(device='cpu').load_state_dict(to_ours(weights, arch_depths(arch)), strict=True)
     return ours
 
 

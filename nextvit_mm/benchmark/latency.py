@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..utils.progress import say
-from .candidates import Candidate, build, count_multiply_adds, parse_candidate, photographs, published_top1
+from .candidates import Candidate, build, build_timms, count_multiply_adds, parse_candidate, photographs, published_top1
 from .machine import describe_machine, limit_kernels, prepare_torch
 from .options import LATENCY_REFERENCE, LatencyOptions
 from .rounds import Result, Row, Run, Shape, Timer, limits_of, parse_shape, shape_name
@@ -188,7 +188,7 @@ class _Network(NamedTuple):
 def _build(candidate: Candidate, shape: Shape, seed: int, device: str) -> _Network:
     batch, height, width = shape
     image = photographs((batch, 3, height, width), seed).to(device)
-    theirs = build(parse_candidate(f'timm:{candidate.timm_name}'), (height, width), seed, device)
+    theirs = build_timms(candidate.timm_name, (height, width), seed, device)
     model = build(candidate, (height, width), seed, device, theirs)
     try:
         with torch.no_grad():

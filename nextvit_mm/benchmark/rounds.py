@@ -163,8 +163,10 @@ class Timer:
         time.sleep(PAUSE)
         self._time(run)
         samples = [self._time(run)]
-        while sum(samples) < self.min_time:
+        total = samples[0]  # of a short run there are too many samples to add them up anew after each
+        while total < self.min_time:
             samples.append(self._time(run))
+            total += samples[-1]
         return statistics.median(samples)
 
     def _time(self, run: Run) -> float:

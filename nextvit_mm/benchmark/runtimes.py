@@ -90,13 +90,12 @@ def prepare(candidate: Candidate, module: nn.Module, runtime: str, precision: st
     Raises:
         UserError: It cannot be compiled or exported.
     """
-    if runtime != 'eager' and candidate.ours:
-        module = fold(module)
+    module = fold(module) if runtime != 'eager' and candidate.ours else copy.deepcopy(module)
     try:
         if runtime in ('eager', 'folded'):
-            return _in_torch(candidate, copy.deepcopy(module), precision, image)
+            return _in_torch(candidate, module, precision, image)
         if runtime == 'compile':
-            return _compiled(candidate, copy.deepcopy(module), precision, image)
+            return _compiled(candidate, module, precision, image)
         if runtime == 'tensorrt':
             return _in_tensorrt(_export(candidate, module, image, folder, '.onnx'), precision, image)
         path = _export(candidate, module, image, folder, '.onnx' if runtime == 'onnxruntime' else '.xml')
@@ -193,7 +192,7 @@ def _export(candidate: Candidate, module: nn.Module, image: Tensor, folder: Path
     path = folder / f'{candidate.name.replace(":", "_").replace("@", "_")}_{shape}{suffix}'
     if not path.exists():
         example = image.cpu()
-        module = copy.deepcopy(module).cpu()
+        module = module.cpu()
         with torch.no_grad():
             outputs = [f'map{i}' for i in range(len(module(example)))]
         (write_onnx if suffix == '.onnx' else write_openvino)(module, example, path, outputs)

@@ -1,5 +1,6 @@
 """A training step of backbones side by side: forward, backward and AdamW; time and peak memory."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..utils.progress import say
 from ..utils.subprocess import run_apart
-from .candidates import build, parse_candidate, photographs
+from .candidates import build, build_timms, parse_candidate, photographs
 from .complexity import multiply_adds
 from .machine import describe_machine, limit_kernels, prepare_torch
 from .options import TRAINING_PRECISIONS, TRAINING_REFERENCE, TrainingOptions
@@ -173,7 +174,8 @@ def _prepare(
             if precision == 'fp16' and device == 'cpu':
                 raise UserError('fp16 is for GPUs (--device cuda); on CPUs take bf16')
             if name not in models:
-                models[name] = build(candidate, (height, width), seed, device)
+                theirs = build_timms(candidate.timm_name, (height, width), seed, device)
+                models[name] = build(candidate, (height, width), seed, device, theirs)
             step = TrainingStep(models[name], image, precision, candidate.channels_last)
             expected, flops = _expect(candidate.timm_name, image, seed, device)
             error = max(
@@ -196,7 +198,7 @@ def _expect(timm_name: str, image: Tensor, seed: int, device: str) -> tuple[tupl
     """Loss and gradient norm of timm's in float32, and the FLOPs of forward and backward pass."""
     key = (timm_name, tuple(image.shape), seed, device)
     if key not in _EXPECTED:
-        model = build(parse_candidate(f'timm:{timm_name}'), image.shape[2:], seed, device)
+        model = copy.deepcopy(build_timms(timm_name, tuple(image.shape[2:]), seed, device))
         step, checked = TrainingStep(model, image, 'fp32', False), []
         found = multiply_adds(lambda: checked.append(step.check()))
         _EXPECTED[key] = checked[0], 2 * found.total
