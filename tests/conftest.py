@@ -227,7 +227,7 @@ def _checked(result: subprocess.CompletedProcess) -> subprocess.CompletedProcess
 # Waits for a line of JSON on its input, runs the code of it in a fork of its own, and answers with another.
 _HATCHERY = """
 import json, os, sys, traceback
-import mmcv, mmengine.runner, torch
+import cv2, mmengine.runner, torch._dynamo
 def run(order):
     os.chdir(order['cwd'])
     os.environ.update(order['env'])
@@ -258,8 +258,8 @@ for line in sys.stdin:
 def run_fresh(tmp_path_factory):
     """A function that runs code with arguments in a process of its own, as ``python -c`` does.
 
-    Torch, mmcv and mmengine are imported already, which takes most of the time of so short a process. Of this package
-    and of the MM libraries nothing is.
+    Torch (with Dynamo, which torchvision takes a second for) and mmengine are imported already, which takes most of the
+    time of so short a process. Of this package, mmcv and the MM libraries nothing is.
     """
     folder = tmp_path_factory.mktemp('fresh')
     paths = dict(out=str(folder / 'out'), err=str(folder / 'err'))

@@ -46,7 +46,7 @@ def test_torch_compile_fullgraph_with_dynamic_sizes():
     torch._dynamo.utils.counters.clear()
     stage = dict(num_ncb=0, num_ntb=1, ncb_channels=16, ntb_channels=64, sr_ratio=2, head_dim=16)
     model = randomise(NextViT(dict(stem_channels=(8, 8, 16), stages=[stage]), out_indices=(0,))).eval()
-    compiled = torch.compile(model, fullgraph=True, options={'cpp.simdlen': 1})
+    compiled = torch.compile(model, fullgraph=True, options={'cpp.vec_isa_ok': False})
 
     def run(x):
         for side in (2, 3):

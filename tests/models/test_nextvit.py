@@ -1,8 +1,5 @@
 """What a user of an MM backbone may rely on."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from mmengine.registry import MODELS
@@ -18,10 +15,10 @@ def test_registered_in_the_root_registry():
     assert isinstance(MODELS.build(dict(type='NextViT', arch=TINY)), NextViT)
 
 
-def test_import_is_cheap():
+def test_import_is_cheap(run_fresh):
     heavy = ('mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'timm', 'matplotlib', 'sklearn', 'huggingface_hub')
     code = f'import nextvit_mm, sys; print([m for m in {heavy} if m in sys.modules])'
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
+    assert run_fresh(code).stdout.strip() == '[]'
 
 
 @pytest.mark.parametrize('size', [(64, 64), (65, 31), (50, 83)])

@@ -21,7 +21,7 @@ from nextvit_mm.errors import UserError
 from nextvit_mm.ops import in_use
 from nextvit_mm.ops.environment import install_everywhere, remove_everywhere
 
-from ..conftest import DEMO, ROOT, run_tool
+from ..conftest import DEMO, ROOT
 
 pytestmark = pytest.mark.skipif(not in_use(), reason="mmcv's compiled operators are in use")
 
@@ -51,7 +51,7 @@ print('detector', len(inference_detector(model, picture).pred_instances.bboxes))
 inferencer = DetInferencer('config.py', device='cpu', palette='random', show_progress=False)
 print('inferencer', sorted(inferencer(picture, no_save_pred=True)['predictions'][0]))
 """
-
+AS_MODULE = "import runpy; runpy.run_module('nextvit_mm.ops', run_name='__main__', alter_sys=True)"
 
 CASES = {
     'without': WITHOUT.format(names={'torchvision', 'mmdet', 'mmseg', 'mmpretrain'})
@@ -75,7 +75,7 @@ from mmcv.ops import nms
 """,
     'own script': 'import nextvit_mm\n' + DETECT,
     'stranger': """
-import runpy, sys
+import sys
 from pathlib import Path
 Path('beside').mkdir()
 Path('beside/helper.py').write_text('NAME = "beside"')
@@ -83,8 +83,8 @@ Path('beside/script.py').write_text(
     'import sys\\nfrom helper import NAME\\nfrom mmdet.apis import init_detector\\nprint(NAME, sys.argv[1:], __name__)'
 )
 sys.argv = ['ops', 'beside/script.py', '--a', 'b']
-runpy.run_module('nextvit_mm.ops', run_name='__main__', alter_sys=True)
-""",
+"""
+    + AS_MODULE,
     'environment': """
 import site, sys
 site.addsitedir('site')
@@ -104,8 +104,7 @@ print('whole')
 }
 FORKS = """
 import json, os, sys, traceback
-import cv2, matplotlib, numpy, torch
-import mmengine.config, mmengine.runner, mmengine.visualization
+import matplotlib.pyplot, scipy.stats, sklearn.gaussian_process, sklearn.mixture
 # As in an environment without what `make` installs.
 sys.meta_path[:] = [finder for finder in sys.meta_path if finder.__module__ != '_nextvit_mm_operators']
 sys.modules.pop('_nextvit_mm_operators', None)
@@ -127,13 +126,13 @@ for name, code in json.load(open('cases.json')).items():
 
 
 @pytest.fixture(scope='module')
-def said(tmp_path_factory):
+def said(tmp_path_factory, run_fresh):
     """What each case printed."""
     folder = tmp_path_factory.mktemp('finder')
     (folder / 'cases.json').write_text(json.dumps(CASES))
     (folder / 'site').mkdir()
     install_everywhere(folder / 'site')
-    run_tool('-c', FORKS, cwd=folder, PYTHONPATH=str(ROOT))
+    run_fresh(FORKS, cwd=folder, PYTHONPATH=str(ROOT))
     return {name: (folder / f'{name}.txt').read_text() for name in CASES}
 
 
@@ -190,10 +189,10 @@ def test_own_script(said):
 
 
 @pytest.mark.slow
-def test_script_that_knows_nothing_of_this_package(said):
+def test_script_that_knows_nothing_of_this_package(said, run_fresh):
     """python -m nextvit_mm.ops SCRIPT.py ARGUMENTS."""
     assert said['stranger'].splitlines()[-1] == "beside ['--a', 'b'] __main__" and 'Traceback' not in said['stranger']
-    wrong = run_tool('-m', 'nextvit_mm.ops', 'none.py', check=False)
+    wrong = run_fresh(AS_MODULE, 'none.py', check=False, PYTHONPATH=str(ROOT))
     assert wrong.returncode == 2 and wrong.stderr.splitlines()[-1].startswith('none.py is no file: python -m')
 
 
