@@ -148,8 +148,12 @@ def write_small(source: str | Path, folder: Path, backbone: bool = True) -> str:
 
 
 def empty(build, *args, **kwargs) -> torch.nn.Module:
-    """A model whose weights nobody has filled in, for tests that load all of them: filling takes the most time."""
-    with torch.device('meta'):
+    """A model whose weights nobody has filled in, for tests that load all of them: filling takes the most time.
+
+    Even of tensors without values timm's way to do so, from a uniform distribution to a truncated normal one, does.
+    """
+    steps = dict.fromkeys(['uniform_', 'erfinv_', 'mul_', 'add_', 'clamp_', 'normal_'], lambda self, *_, **__: self)
+    with torch.device('meta'), mock.patch.multiple(torch.Tensor, **steps):
         model = build(*args, **kwargs)
     return model.to_empty(device='cpu')
 

@@ -136,7 +136,7 @@ def reference(photographs):
     @lru_cache(maxsize=1)
     def make(size: str) -> torch.nn.Module:
         model = randomise(empty(timm.create_model, f'nextvit_{SIZES[size]}', pretrained=False), seed=1)
-        return fit_norms(model, preprocessed_by_timm(hub_name(size, 224), photographs, 0.875, count=3))
+        return fit_norms(model, preprocessed_by_timm(hub_name(size, 224), photographs, 0.875, count=2))
 
     return make
 

@@ -87,7 +87,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with Server() as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        threading.Thread(target=httpd.serve_forever, args=[0.01], daemon=True).start()  # s until it sees its end
         yield httpd
         httpd.shutdown()
 
@@ -215,9 +215,12 @@ def serve_on_hub(server, repo, file, content, revision='main', digest=None):
 
 @pytest.fixture
 def ask(server, run_fresh):
-    """Load names in a process of its own, because the hub's client reads its settings when it is imported."""
+    """Load names in a process of its own, because the hub's client reads its settings when it is imported.
+
+    The client does not wait before it tries again.
+    """
     code = (
-        'import json, sys, nextvit_mm\nfrom mmengine.runner.checkpoint import CheckpointLoader\nout = []\n'
+        'import json, sys, time, nextvit_mm\ntime.sleep = lambda seconds: None\nfrom mmengine.runner.checkpoint import CheckpointLoader\nout = []\n'
         'for name in sys.argv[1:]:\n'
         '    try:\n        out.append(float(CheckpointLoader.load_checkpoint(name)["a"].sum()))\n'
         '    except Exception as e:\n        out.append(f"{type(e).__name__}: {e}")\n'

@@ -36,6 +36,11 @@ def _timm(arch, device):
         return timm.create_model(f'nextvit_{arch}').state_dict()
 
 
+@cache
+def timms(arch):
+    return empty(timm.create_model, f'nextvit_{arch}').eval()
+
+
 def official(arch, form='classifier', device='cpu'):
     """State dict of the authors' layout, from the description of their files and timm's parameters.
 
@@ -106,7 +111,7 @@ def test_a_loaded_file_computes_what_timm_does(files):
     whole.backbone = empty(NextViT, arch, out_norm=dict(classifier='last', detector='none', segmentor='all')[form])
     load_state_dict(whole, {f'backbone.{name}': value for name, value in state.items()}, strict=True)
     model = whole.backbone.eval()
-    theirs = empty(timm.create_model, f'nextvit_{arch}')
+    theirs = timms(arch)
     theirs.load_state_dict(
         {
             name: value
@@ -114,10 +119,10 @@ def test_a_loaded_file_computes_what_timm_does(files):
             if not name.startswith(('norm0', 'norm1', 'norm2', 'extra_norm_list'))
         }
     )
-    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         maps = model(x)
-        y = theirs.eval().stem(x)
+        y = theirs.stem(x)
         for i, (stage, ours) in enumerate(zip(theirs.stages, maps)):
             y = stage(y)
             if form == 'segmentor' or (form == 'classifier' and i == 3):

@@ -197,7 +197,7 @@ def test_a_push_brings_file_and_card_to_the_hub(refuse, published, tmp_path, mon
     constants = pytest.importorskip('huggingface_hub').constants
     model, _ = published
     with Hub(refuse) as hub:
-        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        threading.Thread(target=hub.serve_forever, args=[0.01], daemon=True).start()
         monkeypatch.setattr(constants, 'ENDPOINT', hub.url)
         monkeypatch.setenv('HF_TOKEN', 'hf_x')
         monkeypatch.setattr(constants, 'HF_HUB_DISABLE_XET', True, raising=False)
