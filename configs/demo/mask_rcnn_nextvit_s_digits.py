@@ -1,6 +1,6 @@
 # The 1x recipe on the demo data (tools/make_digits.py), small enough for two CPU cores. What differs from it:
-# 128×128 pictures of ten classes, fewer and coarser regions, and training from scratch, so that every stage and every
-# BN has to learn, at a higher rate.
+# 128×128 pictures of ten classes, a neck and heads of half the width, fewer and coarser regions, and training from
+# scratch, so that every stage and every BN has to learn, at a higher rate.
 _base_ = '../detection/mask_rcnn_nextvit_s_1x.py'
 data_root = 'data/digits/coco/'
 metainfo = dict(classes=tuple('0123456789'))
@@ -9,10 +9,13 @@ max_epochs = 1
 
 model = dict(
     backbone=dict(drop_path_rate=0.0, frozen_stages=-1, norm_eval=False, init_cfg=None),
+    neck=dict(out_channels=128),
+    rpn_head=dict(in_channels=128, feat_channels=128),
     roi_head=dict(
-        mask_roi_extractor=dict(roi_layer=dict(output_size=7)),
-        bbox_head=dict(num_classes=10),
-        mask_head=dict(num_classes=10)),
+        bbox_roi_extractor=dict(out_channels=128),
+        mask_roi_extractor=dict(out_channels=128, roi_layer=dict(output_size=7)),
+        bbox_head=dict(in_channels=128, num_classes=10),
+        mask_head=dict(in_channels=128, conv_out_channels=128, num_classes=10)),
     train_cfg=dict(rpn_proposal=dict(max_per_img=200), rcnn=dict(sampler=dict(num=64), mask_size=14)),
     test_cfg=dict(rpn=dict(max_per_img=200), rcnn=dict(max_per_img=20)))
 
