@@ -34,22 +34,31 @@ def size_of(config: Path) -> str:
     return SIZES[config.stem.split('nextvit_')[1][0]]
 
 
-def without_values(cfg: Config) -> torch.nn.Module:
-    """The model at its real size, on the meta device."""
+def model_of(cfg: Config) -> tuple[str, str]:
+    """A model without its weights, and its scope: several recipes have the same, such as those of another schedule."""
     init_default_scope(cfg.default_scope)
     cfg.model.backbone.init_cfg = None
+    return json.dumps(cfg.model.to_dict(), sort_keys=True), cfg.default_scope
+
+
+@cache
+def without_values(model: str, scope: str) -> torch.nn.Module:
+    """The model at its real size, on the meta device."""
     with torch.device('meta'):
-        return MODELS.build(cfg.model)
+        return MODELS.build(Config(json.loads(model)))
+
+
+SIDE = 32
 
 
 def batch(cfg: Config) -> dict:
-    """Two pictures of 64×64 with something on them."""
+    """Two pictures of 32×32 with something on them."""
     if cfg.default_scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
 
         return demo_mm_inputs(
             2,
-            [(3, 64, 64), (3, 64, 64)],
+            [(3, SIDE, SIDE)] * 2,
             num_items=[2, 2],
             num_classes=cfg.model.roi_head.bbox_head.num_classes,
             with_mask=True,
@@ -60,11 +69,15 @@ def batch(cfg: Config) -> dict:
     rng = np.random.default_rng(0)
     samples = []
     for _ in range(2):
-        labels = torch.from_numpy(rng.integers(0, cfg.model.decode_head.num_classes, (1, 64, 64)))
+        labels = torch.from_numpy(rng.integers(0, cfg.model.decode_head.num_classes, (1, SIDE, SIDE)))
         samples.append(
-            SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64)))
+            SegDataSample(
+                gt_sem_seg=PixelData(data=labels), metainfo=dict(img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE))
+            )
         )
-    return dict(inputs=[torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(2)], data_samples=samples)
+    return dict(
+        inputs=[torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8) for _ in range(2)], data_samples=samples
+    )
 
 
 WHOLE = ('mask_rcnn_nextvit_s_1x', 'semantic_fpn_nextvit_s_80k', 'upernet_nextvit_s_160k')
@@ -81,10 +94,13 @@ def test_a_training_step_and_a_test_step(config):
     init_default_scope(cfg.default_scope)
     cfg.model.backbone.init_cfg = None  # the weights that it would start from are not here
     use_the_cpu_well(cfg)
+    if cfg.default_scope == 'mmdet':  # of so small a picture there is no more to see
+        cfg.model.train_cfg.rpn_proposal.max_per_img = cfg.model.test_cfg.rpn.max_per_img = 100
+        cfg.model.train_cfg.rcnn.sampler.num = 64
     model = MODELS.build(cfg.model)
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     if cfg.default_scope == 'mmseg':
-        model.data_preprocessor.size = (64, 64)  # what the crops of 512×512 would be padded to
+        model.data_preprocessor.size = (SIDE, SIDE)  # what the crops of 512×512 would be padded to
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     torch.manual_seed(0)
     losses = model.train().train_step(batch(cfg), optim_wrapper)
@@ -96,14 +112,13 @@ def test_a_training_step_and_a_test_step(config):
     results = model.eval().test_step(batch(cfg))
     assert len(results) == 2
     if cfg.default_scope == 'mmseg':
-        assert results[0].pred_sem_seg.data.shape == (1, 64, 64)
+        assert results[0].pred_sem_seg.data.shape == (1, SIDE, SIDE)
     else:
-        assert results[0].pred_instances.masks.shape[1:] == (64, 64)
+        assert results[0].pred_instances.masks.shape[1:] == (SIDE, SIDE)
 
 
 @cache
 def count(model: str, scope: str):
-    """Of several recipes with one model, such as those of another schedule, it is counted once."""
     return count_complexity(Config(dict(model=json.loads(model), default_scope=scope)), (64, 64))
 
 
@@ -112,11 +127,10 @@ def count(model: str, scope: str):
 def test_the_widths_fit_one_another(config):
     """The network at its real size on a picture's shape; a head that only trains is not run, and counted by hand."""
     cfg = load_config(config)
-    cfg.model.backbone.init_cfg = None  # weights are not read
-    counted = count(json.dumps(cfg.model.to_dict(), sort_keys=True), cfg.default_scope)
+    counted = count(*model_of(cfg))
     assert counted.flops > 0 and set(counted.not_run) <= {'auxiliary_head'}
     if 'auxiliary_head' in counted.not_run:
-        model = without_values(cfg)
+        model = without_values(*model_of(cfg))
         maps = model.backbone.eval()(torch.empty(1, 3, 64, 64, device='meta'))
         assert model.auxiliary_head.eval()(maps).shape == (1, cfg.model.auxiliary_head.num_classes, 4, 4)
 
@@ -142,7 +156,7 @@ DECAYS = dict(mask=(0.05, 0.0), semantic=(1e-4, 1e-4), upernet=(0.01, 0.0))
 def test_weight_decay(config):
     """Semantic FPN decays everything; elsewhere what the release exempts by name is just what belongs to a BN."""
     cfg = load_config(config)
-    model = without_values(cfg)
+    model = without_values(*model_of(cfg))
     use_the_cpu_well(cfg)
     cfg.optim_wrapper.optimizer.pop('fused', None)  # which there is not on the meta device
     check_weight_decay(model, build_optim_wrapper(model, cfg.optim_wrapper), *DECAYS[config.stem.split('_')[0]])
@@ -161,7 +175,7 @@ def test_the_check_of_weight_decay_notices_a_change(change):
     """Without 'bn' the heads' norms decay, which lie in ConvModules under that name."""
     pytest.importorskip('mmseg')
     cfg = load_config(ROOT / 'configs' / 'segmentation' / 'upernet_nextvit_s_160k.py')
-    model = without_values(cfg)
+    model = without_values(*model_of(cfg))
     for key, value in change.items():
         cfg.optim_wrapper[key] = value  # update() would merge
     with pytest.raises(AssertionError):
@@ -301,6 +315,6 @@ def test_crops_of_512_and_the_scales_of_the_multi_scale_test(digits):
 def test_without_pretrained_weights_everything_trains():
     cfg = load_config(DETECTOR)
     train_from_scratch(cfg)
-    model = without_values(cfg).train()
+    model = without_values(*model_of(cfg)).train()
     assert all(p.requires_grad for p in model.backbone.parameters())
     assert model.backbone.stem[0].norm.training

@@ -220,7 +220,8 @@ def ask(server, run_fresh):
     The client does not wait before it tries again.
     """
     code = (
-        'import json, sys, time, nextvit_mm\ntime.sleep = lambda seconds: None\nfrom mmengine.runner.checkpoint import CheckpointLoader\nout = []\n'
+        'import json, sys, time, nextvit_mm\ntime.sleep = lambda seconds: None\n'
+        'from mmengine.runner.checkpoint import CheckpointLoader\nout = []\n'
         'for name in sys.argv[1:]:\n'
         '    try:\n        out.append(float(CheckpointLoader.load_checkpoint(name)["a"].sum()))\n'
         '    except Exception as e:\n        out.append(f"{type(e).__name__}: {e}")\n'
