@@ -1,6 +1,7 @@
 """Whole models: what is measured, in which processes, and what is said of it; never the times."""
 
 import contextlib
+import importlib
 import json
 
 import pytest
@@ -97,7 +98,7 @@ def test_a_segmentor_and_a_process_that_fails(tmp_path, one_process, monkeypatch
     opened = models.open_process
 
     def open_process(row, *args):
-        if row.runtime == 'onnxruntime':
+        if row.runtime == 'folded':
             raise UserError(f'{row.key} has failed:\nout of memory')
         return opened(row, *args)
 
@@ -105,7 +106,7 @@ def test_a_segmentor_and_a_process_that_fails(tmp_path, one_process, monkeypatch
     options = ModelsOptions(
         models=[config('upernet', tmp_path)],
         shapes=['1x64'],
-        runtimes=['eager', 'onnxruntime'],
+        runtimes=['eager', 'folded'],
         precisions=['fp32'],
         rounds=1,
     )
@@ -202,11 +203,11 @@ def test_a_cpu_says_what_it_lacks(flags, precision, lacks, tmp_path):
     assert bool(missing_units(precision, tmp_path / 'cpuinfo')) == lacks
 
 
-def fails():
-    raise ValueError('no such weights')
-
-
-def test_a_process_that_does_not_start_says_why():
+def test_a_process_that_does_not_start_says_why(tmp_path, monkeypatch):
+    (tmp_path / 'failing.py').write_text("def fails():\n    raise ValueError('no such weights')\n")
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))  # a module that imports nothing, as others take seconds to
+    monkeypatch.syspath_prepend(tmp_path)
+    fails = importlib.import_module('failing').fails
     with pytest.raises(UserError, match='the model has failed:(.|\n)*no such weights'):
         Served(fails, 'the model', {})
 

@@ -24,7 +24,7 @@ from nextvit_mm.training.preflight import check_data
 from nextvit_mm.utils.logs import read_scalars
 from nextvit_mm.weights.zoo import ZOO
 
-from ..conftest import ROOT, TINY, load_config
+from ..conftest import ROOT, TINY, load_config, write_small
 
 pytest.importorskip('mmpretrain')
 
@@ -349,11 +349,11 @@ def test_the_recipe_makes_a_classifier_of_a_folder(tmp_path):
             for i in range(4):
                 picture = Image.new('RGB', (48, 40), (level, 90 + 10 * i, 120))
                 picture.save(tmp_path / 'data' / split / name / f'{i}.jpg')
-    weights = NextViT('small', out_indices=(3,), out_norm='last').state_dict()
+    weights = NextViT(TINY, out_indices=(3,), out_norm='last').state_dict()
     torch.save(dict(state_dict={f'backbone.{key}': value for key, value in weights.items()}), tmp_path / 'start.pth')
     options = {f'{loader}_dataloader.num_workers': 0 for loader in ('train', 'val')}
     runner = train(
-        str(FOLDER / 'nextvit_s_224.py'),
+        write_small(FOLDER / 'nextvit_s_224.py', tmp_path),
         str(tmp_path / 'work'),
         str(tmp_path / 'data'),
         own_classes=True,
