@@ -147,15 +147,19 @@ def write_small(source: str | Path, folder: Path, backbone: bool = True) -> str:
     return str(path)
 
 
-def empty(build, *args, **kwargs) -> torch.nn.Module:
-    """A model whose weights nobody has filled in, for tests that load all of them: filling takes the most time.
+def on_meta(build, *args, **kwargs) -> torch.nn.Module:
+    """A model on PyTorch's meta device, for its names and shapes.
 
-    Even of tensors without values timm's way to do so, from a uniform distribution to a truncated normal one, does.
+    Its weights are not filled in: even of tensors without values that takes the most time.
     """
     steps = dict.fromkeys(['uniform_', 'erfinv_', 'mul_', 'add_', 'clamp_', 'normal_'], lambda self, *_, **__: self)
     with torch.device('meta'), mock.patch.multiple(torch.Tensor, **steps):
-        model = build(*args, **kwargs)
-    return model.to_empty(device='cpu')
+        return build(*args, **kwargs)
+
+
+def empty(build, *args, **kwargs) -> torch.nn.Module:
+    """A model whose weights nobody has filled in, for tests that load all of them."""
+    return on_meta(build, *args, **kwargs).to_empty(device='cpu')
 
 
 def hollow(state_dict: dict) -> dict:
@@ -165,8 +169,7 @@ def hollow(state_dict: dict) -> dict:
 
 def published_names(arch: str) -> dict:
     """The state dict of a backbone of a published size, hollow."""
-    with torch.device('meta'):
-        return hollow(NextViT(arch).state_dict())
+    return hollow(on_meta(NextViT, arch).state_dict())
 
 
 def tiny(**kwargs) -> NextViT:

@@ -24,7 +24,7 @@ from nextvit_mm.training.preflight import check_data
 from nextvit_mm.utils.logs import read_scalars
 from nextvit_mm.weights.zoo import ZOO
 
-from ..conftest import ROOT, TINY, load_config, write_small
+from ..conftest import ROOT, TINY, load_config, on_meta, write_small
 
 pytest.importorskip('mmpretrain')
 
@@ -137,8 +137,7 @@ def test_weight_decay_is_that_of_timms_rule(config):
     ours = groups(optimizer)
     assert ours == theirs and set(ours.values()) == {0.0, decay} and len(ours) == len(list(model.parameters()))
     # timm's own network has as many of both kinds.
-    with torch.device('meta'):
-        reference = timm.create_model(f'nextvit_{parts(config)[0]}', pretrained=False)
+    reference = on_meta(timm.create_model, f'nextvit_{parts(config)[0]}', pretrained=False)
     assert sorted(len(group['params']) for group in param_groups_weight_decay(reference, weight_decay=decay)) == sorted(
         list(ours.values()).count(value) for value in (0.0, decay)
     )

@@ -8,7 +8,7 @@ from torch import nn
 from nextvit_mm import NextViT
 from nextvit_mm.weights.keys import to_ours
 
-from ..conftest import empty, randomise, relative_error
+from ..conftest import empty, on_meta, randomise, relative_error
 
 SIZES = ('small', 'base', 'large')
 DEPTHS = dict(small=(3, 4, 10, 3), base=(3, 4, 20, 3), large=(3, 4, 30, 3))
@@ -31,8 +31,7 @@ def both(request):
 
 @pytest.mark.parametrize('size, published', [('small', 31.7), ('base', 44.8), ('large', 57.8)])
 def test_parameters_of_the_classifier_are_the_published_ones(size, published):
-    with torch.device('meta'):
-        backbone = NextViT(size, out_norm='last')
+    backbone = on_meta(NextViT, size, out_norm='last')
     head = nn.Linear(backbone.out_channels[-1], 1000)
     millions = sum(p.numel() for m in (backbone, head) for p in m.parameters()) / 1e6
     assert int(millions * 10) / 10 == published  # Table 4 truncates

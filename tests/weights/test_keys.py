@@ -21,7 +21,7 @@ from nextvit_mm.weights.keys import (
     to_timm,
 )
 
-from ..conftest import empty, published_names, randomise, relative_error
+from ..conftest import empty, on_meta, published_names, randomise, relative_error
 
 DEPTHS = dict(small=(3, 4, 10, 3), base=(3, 4, 20, 3), large=(3, 4, 30, 3))
 LAST = (96, 256, 512, 1024)
@@ -32,8 +32,7 @@ def _timm(arch, device):
     """State dict of timm's network; on the meta device, names and shapes alone. Tests read it and leave it so."""
     if device == 'cpu':
         return randomise(empty(timm.create_model, f'nextvit_{arch}')).state_dict()
-    with torch.device(device):
-        return timm.create_model(f'nextvit_{arch}').state_dict()
+    return on_meta(timm.create_model, f'nextvit_{arch}').state_dict()
 
 
 @cache
@@ -89,8 +88,7 @@ def test_round_trips_are_bit_identical(files):
 
 def test_our_names_are_the_models(files):
     arch, form, state = files
-    with torch.device('meta'):
-        model = NextViT(arch, out_norm=dict(classifier='last', detector='none', segmentor='all')[form])
+    model = on_meta(NextViT, arch, out_norm=dict(classifier='last', detector='none', segmentor='all')[form])
     names, own = set(to_ours(state, DEPTHS[arch])), set(model.state_dict())
     left = {name.rsplit('.', 1)[0] for name in names - own}
     assert own <= names
@@ -175,8 +173,7 @@ def test_a_converted_dense_model_still_loads_whole(form, to):
 
 @pytest.mark.parametrize('name', ['convnext_tiny', 'mobilenetv2_100', 'resnet18', 'efficientformer_l1'])
 def test_other_networks_are_not_taken_for_it(name):
-    with torch.device('meta'):
-        names = list(timm.create_model(name).state_dict())
+    names = list(on_meta(timm.create_model, name).state_dict())
     assert detect_dialect(names) is None and not is_folded(names) and 'not Next-ViT' in describe_weights(names)
 
 
