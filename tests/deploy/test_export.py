@@ -29,7 +29,7 @@ from nextvit_mm.deploy.verify import LIMITS
 from nextvit_mm.errors import UserError
 from nextvit_mm.predict.predictor import About, Input, Predictor, about_file, read_picture
 from nextvit_mm.training.launch import evaluate
-from tests.conftest import ROOT, WIDTHS, call_tool, shared, tiny
+from tests.conftest import ROOT, WIDTHS, call_tool, quicken, shared, tiny
 from tests.deploy.conftest import SHALLOW, build, tiny_config
 
 TASKS = dict(
@@ -39,7 +39,8 @@ TASKS = dict(
 
 @pytest.fixture(scope='module')
 def other_process():
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool:
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(1, context, initializer=quicken, initargs=(pytest.MonkeyPatch(),)) as pool:
         yield pool
 
 
