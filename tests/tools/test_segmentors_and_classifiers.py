@@ -20,7 +20,10 @@ model = dict(
     backbone=dict(_delete_=True, type='NextViT', arch='small', out_norm='all', norm_cfg=dict(type='SyncBN')),
     neck=dict(in_channels=[96, 256, 512, 1024]), decode_head=dict(num_classes=150))
 train_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False)  # crops differ in size
-val_dataloader = dict(num_workers=0, persistent_workers=False)
+test_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=crop_size, keep_ratio=True),
+    dict(type='LoadAnnotations', reduce_zero_label=True), dict(type='PackSegInputs')]
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=1, val_interval=1)
 val_cfg = dict(type='ValLoop')
