@@ -1,6 +1,7 @@
 """train(…) and test(…) of classifiers: published weights by name, both transforms, and what 384 starts from."""
 
 import pickle
+from functools import cache
 
 import numpy as np
 import pytest
@@ -42,32 +43,41 @@ def networks():
     return {'nextvit-small_6m': network(1), 'nextvit-small_in1k': network(2)}
 
 
-@pytest.fixture
-def published(networks, tmp_path, monkeypatch):
-    """A mirror of two published weights, in timm's names, which are random here."""
-    (tmp_path / 'mirror').mkdir()
+@pytest.fixture(scope='module')
+def mirror(networks, tmp_path_factory):
+    """Two published weights, in timm's names, which are random here."""
+    folder = tmp_path_factory.mktemp('mirror')
     for name, model in networks.items():
-        save_file(model.state_dict(), str(tmp_path / 'mirror' / f'{name}.safetensors'))
-    monkeypatch.setenv('NEXTVIT_MM_WEIGHTS', str(tmp_path / 'mirror'))
+        save_file(model.state_dict(), str(folder / f'{name}.safetensors'))
+    return folder
+
+
+@pytest.fixture
+def published(networks, mirror, monkeypatch):
+    """The networks of the mirror, which commands look into."""
+    monkeypatch.setenv('NEXTVIT_MM_WEIGHTS', str(mirror))
     return networks
 
 
-@pytest.fixture
-def imagenet(tmp_path):
+@pytest.fixture(scope='module')
+def imagenet(tmp_path_factory):
     """Photographs in a folder of ImageNet's layout, whose classes are in ``meta``."""
+    folder = tmp_path_factory.mktemp('imagenet')
     china, flower = PHOTOGRAPHS
+    (folder / 'meta').mkdir()
     for split in ('train', 'val'):
-        (tmp_path / 'imagenet' / split).mkdir(parents=True)
+        (folder / split).mkdir()
         for i, image in enumerate((china, flower, china.crop((100, 30, 500, 400)), flower.rotate(90))):
-            image.save(tmp_path / 'imagenet' / split / f'{i}.JPEG')
-        (tmp_path / 'imagenet' / 'meta').mkdir(exist_ok=True)
-        (tmp_path / 'imagenet' / 'meta' / f'{split}.txt').write_text(''.join(f'{i}.JPEG {i}\n' for i in range(4)))
-    return tmp_path / 'imagenet'
+            image.save(folder / split / f'{i}.JPEG')
+        (folder / 'meta' / f'{split}.txt').write_text(''.join(f'{i}.JPEG {i}\n' for i in range(4)))
+    return folder
 
 
-def timms_scores(model, folder, size, crop_pct):
+@cache
+def timms_scores(model, folder, size, crop_pct, count=4):
     transform = create_transform(size, interpolation='bicubic', crop_pct=crop_pct)
-    batch = torch.stack([transform(Image.open(path).convert('RGB')) for path in sorted((folder / 'val').iterdir())])
+    paths = sorted((folder / 'val').iterdir())[:count]
+    batch = torch.stack([transform(Image.open(path).convert('RGB')) for path in paths])
     with torch.inference_mode():
         return model(batch).softmax(1).numpy()
 
@@ -93,16 +103,16 @@ def test_published_weights_by_name_and_both_transforms(pipeline, crop_pct, publi
     assert abs(other - expected).max() > 1e-4
 
 
-def test_what_384_starts_from_is_not_loaded_over_what_is_tested(published, imagenet, tmp_path):
-    expected = timms_scores(published['nextvit-small_6m'], imagenet, 384, 1.0)
+def test_what_384_starts_from_is_not_loaded_over_what_is_tested(published, mirror, imagenet, tmp_path):
+    expected = timms_scores(published['nextvit-small_6m'], imagenet, 384, 1.0, count=2)
     evaluate(
         str(CONFIGS / 'nextvit_s_384.py'),
-        str(tmp_path / 'mirror' / 'nextvit-small_6m.safetensors'),
+        str(mirror / 'nextvit-small_6m.safetensors'),
         work_dir=str(tmp_path / 'work'),
         data_root=str(imagenet),
         out=str(tmp_path / 'out.pkl'),
         pipeline='timm',
-        cfg_options=HERE,
+        cfg_options={**HERE, 'test_dataloader.dataset.indices': 2},
     )
     found = np.stack([sample['pred_score'].numpy() for sample in pickle.loads((tmp_path / 'out.pkl').read_bytes())])
     assert abs(found - expected).max() < 1e-6
