@@ -81,7 +81,7 @@ MUTANTS = [
     Mutant('inference/models.py', 'best = sorted(work_dir.glob(', 'best = sorted(work_dir.glob("x" + ', 'inference'),
     Mutant('inference/command.py', 'score_thr: float = 0.3', 'score_thr: float = 0.9', 'inference'),
     Mutant('inference/command.py', 'if unreadable:', 'if False:', 'inference'),
-    Mutant('benchmark/rounds.py', 'while sum(samples) < self.min_time:', 'while False:', 'benchmark'),
+    Mutant('benchmark/rounds.py', 'while total < self.min_time:', 'while False:', 'benchmark'),
     Mutant(
         'benchmark/complexity.py',
         'return x.numel() * (2 if affine else 1)',
