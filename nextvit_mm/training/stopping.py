@@ -1,5 +1,6 @@
 """What ends a run before its time, and leaves it so that it can go on."""
 
+import atexit
 import contextlib
 import errno
 import functools
@@ -8,6 +9,7 @@ import os
 import signal
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,16 @@ def protect_workers(loader: DataLoader) -> None:
     """Let the processes of a loader, which it has not started yet, outlive a signal to the whole group."""
     if loader.num_workers:
         loader.worker_init_fn = functools.partial(_outlive_signals, init=loader.worker_init_fn)
+        # Python ends those that are left by such a signal, and would wait for them.
+        left = weakref.ref(loader)
+        atexit.register(lambda: _end_workers_of(left()))
+
+
+def _end_workers_of(loader: DataLoader | None) -> None:
+    loading = getattr(loader, '_iterator', None)
+    if hasattr(loading, '_shutdown_workers'):
+        loading._shutdown_workers()
+        loader._iterator = None
 
 
 def _outlive_signals(worker_id: int, init: Any = None) -> None:
@@ -187,11 +199,7 @@ def end_workers(runner: Runner) -> Iterator[None]:
         yield
     finally:
         for loop in (getattr(runner, name, None) for name in ('_train_loop', '_val_loop', '_test_loop')):
-            loader = getattr(loop, 'dataloader', None)
-            loading = getattr(loader, '_iterator', None)
-            if hasattr(loading, '_shutdown_workers'):
-                loading._shutdown_workers()
-                loader._iterator = None
+            _end_workers_of(getattr(loop, 'dataloader', None))
 
 
 @contextlib.contextmanager

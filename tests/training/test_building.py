@@ -46,6 +46,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp('building')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('key', OPTIONS)
 def test_what_cannot_be_built_is_one_line_with_the_key(key, folder):
     value, expected = OPTIONS[key]

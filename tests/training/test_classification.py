@@ -102,6 +102,7 @@ def test_published_weights_by_name_and_both_transforms(pipeline, crop_pct, publi
     assert abs(other - expected).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_what_384_starts_from_is_not_loaded_over_what_is_tested(published, mirror, imagenet, tmp_path):
     expected = timms_scores(published['nextvit-small_6m'], imagenet, 384, 1.0)
     evaluate(
@@ -117,6 +118,7 @@ def test_what_384_starts_from_is_not_loaded_over_what_is_tested(published, mirro
     assert abs(found - expected).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_384_starts_from_the_whole_published_classifier(published, imagenet, tmp_path):
     """A step at rate 0: the checkpoint holds the published weights, the last layer among them."""
     small = {f'{loader}_dataloader.dataset.pipeline.1.scale': 64 for loader in ('train', 'val')}

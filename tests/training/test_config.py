@@ -183,6 +183,7 @@ def test_tta_needs_a_config_that_has_it():
 ROWS = ROOT / 'configs' / 'ablation'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'recipe, widths',
     [
@@ -205,6 +206,7 @@ def test_another_backbone_brings_its_network_and_its_widths(recipe, widths):
         assert cfg.model.auxiliary_head.in_channels == 384
 
 
+@pytest.mark.slow
 def test_another_backbone_of_a_classifier_and_its_norm():
     cfg = cfgs.load_config(str(ROOT / 'configs' / 'classification' / 'nextvit_s_224.py'))
     use_nextvit(cfg, str(ROWS / 'table1_cccc.py'))
@@ -224,6 +226,7 @@ def test_a_backbone_of_another_kind_is_refused(tmp_path):
         use_nextvit(cfgs.load_config(DETECTOR), str(other))
 
 
+@pytest.mark.slow
 def test_another_backbone_with_lists_of_heads_and_with_fewer_stages(tmp_path):
     cfg = cfgs.load_config(str(ROOT / 'configs' / 'segmentation' / 'upernet_nextvit_s_160k.py'))
     head = cfg.model.auxiliary_head

@@ -333,6 +333,7 @@ def test_a_machine_that_is_gone_without_a_word(monkeypatch):
     assert failure['rank'] == 1 and 'silent' in failure['text'] and other.look() == failure
 
 
+@pytest.mark.slow
 def test_the_first_process_speaks_first(monkeypatch):
     store = torch.distributed.HashStore()
     monkeypatch.setattr(processes, 'PATIENCE', 5.0)

@@ -71,6 +71,7 @@ class DeathHook(Hook):
         self.scores['top1'] = {1: 30.0, 2: 5.0, 3: 20.0}[runner.epoch]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('death', [dict(iteration=5), dict(iteration=8), dict(evaluation=3)])
 def test_an_evaluation_that_a_checkpoint_does_not_know_is_made_again(death, tmp_path, monkeypatch, capsys):
     """Rates that follow a metric, the best checkpoint and the patience of EarlyStoppingHook depend on it."""
@@ -98,6 +99,7 @@ def test_an_evaluation_that_a_checkpoint_does_not_know_is_made_again(death, tmp_
     assert (again in capsys.readouterr().out) == (death != dict(iteration=5))  # MMEngine saves a new best again
 
 
+@pytest.mark.slow
 def test_a_run_that_is_finished_says_so(tmp_path, capsys):
     config = write_config(tmp_path, train_cfg=dict(max_epochs=1))
     for _ in range(2):
@@ -107,6 +109,7 @@ def test_a_run_that_is_finished_says_so(tmp_path, capsys):
     assert out.count('evaluation after epoch') == 1
 
 
+@pytest.mark.slow
 def test_epochs_that_were_shorter_count_as_epochs(tmp_path):
     """In the rate of a new schedule."""
     schedule = [dict(type='MultiStepLR', by_epoch=True, milestones=[1])]
@@ -117,6 +120,7 @@ def test_epochs_that_were_shorter_count_as_epochs(tmp_path):
     assert rates(tmp_path / 'w') == pytest.approx([1e-3, 1e-4, 1e-4, 1e-4])
 
 
+@pytest.mark.slow
 def test_a_schedule_that_ends_before_the_run_is_said(tmp_path, capfd):
     pytest.importorskip('mmpretrain')
     schedule = [dict(type='MultiStepLR', by_epoch=True, milestones=[1], begin=0, end=1)]
@@ -222,6 +226,7 @@ class Pictures(torch.utils.data.Dataset):
         return i
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('rank, world', [(0, 1), (0, 8), (7, 8)])
 @pytest.mark.parametrize('kind', [InfiniteSampler, DefaultSampler])
 def test_eighty_thousand_iterations_are_skipped_in_seconds_and_the_order_is_the_same(kind, rank, world):
@@ -290,6 +295,7 @@ def test_an_average_of_weights_is_tested_resumed_and_started_from(tmp_path):
     assert (tmp_path / 'w' / 'iter_10.pth').is_file()
 
 
+@pytest.mark.slow
 def test_a_new_start_over_an_earlier_run_is_said(tmp_path, capsys):
     config = write_config(tmp_path, train_cfg=dict(by_epoch=True, max_epochs=1))
     words = 'holds checkpoints of an earlier run'

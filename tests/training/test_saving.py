@@ -71,6 +71,7 @@ def test_killed_runs_go_on_and_end_with_the_weights_of_one_that_was_not(tmp_path
     assert len(set(killed)) == 3  # each of them went on
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_last_checkpoint_and_says_what_is_needed(tmp_path, monkeypatch):
     put, config = LocalBackend.put, write_config(tmp_path)
 
@@ -115,6 +116,7 @@ def test_a_disk_that_a_log_fills_is_one_line_too():
         raise PermissionError(errno.EACCES, 'Permission denied')
 
 
+@pytest.mark.slow
 def test_a_better_checkpoint_is_whole_before_the_best_so_far_goes(tmp_path, monkeypatch):
     """Also in a folder that is a copy: the original's files stay."""
     from mmpretrain.evaluation import Accuracy
@@ -142,6 +144,7 @@ def test_a_better_checkpoint_is_whole_before_the_best_so_far_goes(tmp_path, monk
     assert {path.name for path in (tmp_path / 'w').glob('*.pth')} == {best(2), 'epoch_2.pth'}
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_do_not_replace_good_ones(tmp_path):
     from mmengine.hooks import Hook
     from mmengine.registry import HOOKS
@@ -166,6 +169,7 @@ def test_what_may_go_is_what_nothing_else_keeps():
     assert hook._without_kept(names) == ['iter_1.pth']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'changes, checkpoint, told',
     [

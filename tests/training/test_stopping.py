@@ -95,6 +95,7 @@ def test_a_background_job_goes_on_ignoring_ctrl_c():
         assert asked == dict(signal='SIGTERM')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('changes, last', [({}, 'epoch_3.pth'), (ITERATIONS, 'iter_9.pth')])
 def test_loading_processes_go_on_with_the_next_pictures(changes, last, tmp_path):
     """Without random steps in them the weights are those of a run without a stop, bit for bit."""
@@ -110,6 +111,7 @@ def test_loading_processes_go_on_with_the_next_pictures(changes, last, tmp_path)
     assert same(tmp_path / 'w' / last, tmp_path / 'whole' / last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT'])
 def test_a_signal_to_all_processes_leaves_those_that_load_pictures(name, tmp_path):
     persist = dict(num_workers=1, persistent_workers=True)
@@ -121,6 +123,23 @@ def test_a_signal_to_all_processes_leaves_those_that_load_pictures(name, tmp_pat
     with pytest.raises(StoppedError, match=f'{name} stopped the run after iteration 5; it is saved as iter_5.pth'):
         run(config, tmp_path / 'w')
     assert not multiprocessing.active_children()  # which would outlive this process for a minute
+
+
+def test_an_exit_does_not_wait_for_processes_that_load_pictures(run_fresh):
+    """Those of a loader that is read after the run, and not to its end."""
+    code = """
+import atexit
+from torch.utils.data import DataLoader
+from nextvit_mm.training import stopping
+stopping.WORKERS_GRACE = 1
+loader = DataLoader(list(range(64)), num_workers=1, persistent_workers=True)
+stopping.protect_workers(loader)
+loading = iter(loader)
+next(loading)
+atexit._run_exitfuncs()
+print('exit codes', [worker.exitcode for worker in loading._workers])
+"""
+    assert 'exit codes [0]' in run_fresh(code).stdout  # not that of the signal, after WORKERS_GRACE
 
 
 def test_a_second_ctrl_c_ends_the_run_at_once(monkeypatch, capfd):
@@ -138,6 +157,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once(monkeypatch, capfd):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_in_its_iteration(tmp_path, monkeypatch):
     from mmpretrain.models.heads import LinearClsHead
 
@@ -155,6 +175,7 @@ def test_a_loss_that_is_not_finite_stops_in_its_iteration(tmp_path, monkeypatch)
     assert len(calls) == 5 and [path.name for path in (tmp_path / 'w').glob('*.pth')] == ['epoch_1.pth']
 
 
+@pytest.mark.slow
 def test_processes_that_load_pictures_end_with_the_training(tmp_path):
     """Else a finished command would wait for them for a minute, and end in a traceback."""
     before = set(multiprocessing.active_children())
@@ -167,6 +188,7 @@ def test_processes_that_load_pictures_end_with_the_training(tmp_path):
     assert runner.epoch == 1 and set(multiprocessing.active_children()) <= before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 1])
 def test_a_bad_picture_stops_the_run_or_is_left_out_and_listed(workers, tmp_path):
     config = write_config(tmp_path)
@@ -195,6 +217,7 @@ def test_a_class_map_of_another_size_than_its_picture_is_named():
         GuardedReading(lambda found: found)(results)
 
 
+@pytest.mark.slow
 def test_a_second_run_in_a_work_dir_is_refused_until_the_first_is_dead(tmp_path):
     config = write_config(tmp_path)
     process = run_apart(config, tmp_path / 'w', cfg_options={'train_cfg.max_epochs': 10000})
