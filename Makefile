@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
 	@echo "make test     run the tests, one a core"
-	@echo "make test-fast  those of them that take a second or two, for every save"
+	@echo "make test-fast  those of them that take less than half a second, for every save"
 	@echo "make lint     style, types and the contract of imports"
 	@echo "make chaos    kill runs again and again, fill a small disk, and count what is lost"
 	@echo "make matrix   the core of the tests with other versions, an environment a row (some: make matrix ARGS='oldest onedl')"

@@ -155,6 +155,7 @@ def test_an_optimizer_that_does_not_go_with_the_published_recipe_is_one_line(wra
         use_nextvit(read_config(config, options), str(config), 'published', options)
 
 
+@pytest.mark.slow
 def test_what_cfg_options_say_of_the_backbone_is_meant_for_the_new_one():
     pytest.importorskip('mmdet')
     options = {
@@ -177,6 +178,7 @@ def test_what_cfg_options_say_of_the_backbone_is_meant_for_the_new_one():
     assert (cfg.model.backbone.arch, cfg.model.backbone.drop_path_rate) == ('large', 0.4)
 
 
+@pytest.mark.slow
 def test_a_network_without_published_weights_learns_as_a_whole(tmp_path):
     pytest.importorskip('mmdet')
     own = tmp_path / 'own.py'

@@ -68,6 +68,7 @@ def bad(tmp_path):
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('task', TASKS)
 def test_what_is_shown_of_a_picture(task, view, picture):
     here = view(task)
@@ -96,6 +97,7 @@ def test_the_threshold_hides_detections(view, picture):
     assert here.rows(seen, 1.1) == []
 
 
+@pytest.mark.slow
 def test_the_heat_of_all_stages_is_their_mean(view, picture):
     from nextvit_mm.visualization import cam, hooks
 

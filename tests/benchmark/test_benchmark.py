@@ -278,6 +278,7 @@ def test_the_picture_is_drawn(tmp_path):
     assert matplotlib.image.imread(tmp_path / 'figure.png').std() > 0.02
 
 
+@pytest.mark.slow
 def test_training_steps_agree():
     result = measure_training(
         TrainingOptions(
@@ -296,6 +297,7 @@ def test_training_steps_agree():
     assert 'not measured' in report.as_text(report.training_table(result.rows))
 
 
+@pytest.mark.slow
 def test_memory_that_cannot_be_measured_is_told_with_its_reason(monkeypatch):
     def killed(*args, **kwargs):
         raise UserError('memory was not measured:\nout of memory')

@@ -59,6 +59,7 @@ def rows():
     }
 
 
+@pytest.mark.slow
 def test_all_rows_are_here(rows):
     assert set(rows) == set(PUBLISHED)
 
@@ -104,6 +105,7 @@ def test_multiply_adds_of_the_backbone_by_hand():
     assert next(part for part in counted.parts if part.name == 'head').flops == 128 * 10
 
 
+@pytest.mark.slow
 def test_frozen_parts_and_a_changed_head_are_counted():
     pytest.importorskip('mmdet')
     cfg = load_config(DETECTOR)
@@ -159,6 +161,7 @@ def test_a_changed_config_leaves_the_published_figures(change):
     assert abs(counted.published_params / 1e6 - 36.3) > 0.1 and abs(counted.published_flops / 1e9 - 208) > 1
 
 
+@pytest.mark.slow
 def test_heads_that_only_train_are_named():
     pytest.importorskip('mmseg')
     cfg = load_config(ROOT / 'configs' / 'segmentation' / 'upernet_nextvit_s_160k.py')

@@ -54,6 +54,7 @@ def config(kind, folder):
     return str(folder / f'{kind}.py')
 
 
+@pytest.mark.slow
 def test_a_detector_in_every_runtime_finds_the_same(tmp_path, one_process):
     pytest.importorskip('mmdet')
     name = config('detection', tmp_path)
@@ -75,6 +76,7 @@ def test_a_detector_in_every_runtime_finds_the_same(tmp_path, one_process):
     assert json.loads(json.dumps(result.as_dict()))['rows'][0]['stages']['paste'] > 0
 
 
+@pytest.mark.slow
 def test_what_one_model_lacks_is_listed_and_the_rest_of_it_measured(tmp_path, one_process, monkeypatch):
     """The default command has a ResNet, which cannot be folded, and precisions that not every CPU has."""
     pytest.importorskip('mmdet')
@@ -93,6 +95,7 @@ def test_what_one_model_lacks_is_listed_and_the_rest_of_it_measured(tmp_path, on
     assert set(reasons) == {'/folded/fp32', '/folded/bf16', '/eager/bf16'}
 
 
+@pytest.mark.slow
 def test_a_segmentor_and_a_process_that_fails(tmp_path, one_process, monkeypatch):
     pytest.importorskip('mmseg')
     opened = models.open_process
@@ -212,6 +215,7 @@ def test_a_process_that_does_not_start_says_why(tmp_path, monkeypatch):
         Served(fails, 'the model', {})
 
 
+@pytest.mark.slow
 def test_half_precision_of_pytorch_is_autocast(tmp_path, one_process, monkeypatch):
     pytest.importorskip('mmdet')
     monkeypatch.setattr(models, 'missing_units', lambda precision: '')

@@ -57,6 +57,7 @@ def test_every_row_has_a_config_and_every_config_a_row():
     assert sorted(named) == ROWS == sorted(COSTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('row', ROWS)
 def test_params_and_flops(row):
     complexity = count_complexity(load_config(str(row_file(row))))
@@ -116,6 +117,7 @@ def quarter(kwargs: dict) -> dict:
     return dict(kwargs, arch=arch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('row', NETWORKS)
 def test_a_training_step(row):
     torch.manual_seed(0)

@@ -128,6 +128,7 @@ def groups(optimizer):
     return {id(p): group['weight_decay'] for group in optimizer.param_groups for p in group['params']}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', **names(RECIPES))
 def test_weight_decay_is_that_of_timms_rule(config):
     cfg = load_config(config)
@@ -282,6 +283,7 @@ def test_the_classifier_starts_as_the_authors():
 # --- steps --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', **names([*CONFIGS, DEMO]))
 def test_a_training_step_and_a_test_step(config):
     """On one whole network; the others, whose blocks are the same, with one group of each kind."""
@@ -340,6 +342,7 @@ def test_pictures_of_imagenets_layout_are_trained_and_tested_on(side, imagenet):
         check_data(cfg, ('train', 'val'))
 
 
+@pytest.mark.slow
 def test_the_recipe_makes_a_classifier_of_a_folder(tmp_path):
     """As docs/own-data.md has it, on a folder of two classes, from weights of another last layer."""
     for split in ('train', 'val'):

@@ -100,6 +100,7 @@ def test_the_transform_by_timms_name_is_that_of_its_hub_entries(side):
             assert (entry.interpolation, entry.crop_mode) == ('bicubic', 'center')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('transform, side', CROPS, ids=str)
 def test_pictures_arrive_as_in_timm(transform, side, photographs, record_property):
     """Every pixel is the same; what follows, mean and std in other units, rounds otherwise."""

@@ -49,6 +49,7 @@ def test_training(name):
     assert (key in MODELS[name]) == (meta['Batch Size'] == run.batch_size and not cfg.custom_hooks[0].get('note'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [path.stem for path in CLASSIFIERS])
 def test_classifiers(name):
     _, size, side = name.split('_')[:3]
@@ -115,6 +116,7 @@ def test_results_are_the_published_ones(name):
     assert listed == {column: float(value) for column, value in published.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [name for name in MODELS if name.endswith(('_1x', '_80k', '_160k'))])
 def test_parameters_and_flops(name):
     pytest.importorskip('mmdet')

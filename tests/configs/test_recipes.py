@@ -230,6 +230,7 @@ def test_what_the_release_says(config):
             assert aux.loss_decode.loss_weight == 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'base',
     [
@@ -262,6 +263,7 @@ def coco_dataset(cfg, digits):
     return DATASETS.build(dataset)
 
 
+@pytest.mark.slow
 def test_multi_scale_training_of_3x(digits):
     """Pictures are square here, so the longer side never limits the resize."""
     paper, released = (

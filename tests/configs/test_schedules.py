@@ -43,6 +43,7 @@ def units_apart(rate: float, printed: float) -> int:
     return abs(round(rate / unit) - round(printed / unit))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', RECIPES, ids=lambda p: p.stem)
 def test_learning_rate_is_the_published_one_at_every_recorded_iteration(config: Path):
     """The log counts from 1 and prints the rate with which that iteration was done."""
@@ -72,6 +73,7 @@ FPN, UPERNET = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'config, part, change',
     [

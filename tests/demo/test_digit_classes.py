@@ -76,6 +76,7 @@ def test_the_other_layouts_are_what_they_were(tmp_path):
     assert {name: value for name, value in after.items() if not name.startswith('imagenet')} == before
 
 
+@pytest.mark.slow
 def test_all_layouts_from_the_command_line(tmp_path, monkeypatch):
     """The classification set is of its usual size, but for the pictures to train on."""
     monkeypatch.setattr('nextvit_mm.demo.DigitClassesConfig', functools.partial(DigitClassesConfig, train=30))

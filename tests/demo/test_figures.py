@@ -65,6 +65,7 @@ def test_detections_are_drawn_where_they_are(tmp_path):
     assert not changed[: a.shape[1] // 2].any() and changed[a.shape[1] // 2 :].any()
 
 
+@pytest.mark.slow
 def test_wrong_classes_are_red(tmp_path):
     """The same pictures, once with a wrong prediction: the sheets differ by red writing."""
     images = [np.full((32, 32, 3), 60, np.uint8) for _ in range(12)]

@@ -76,6 +76,7 @@ def test_what_is_written_and_what_predicts_agree(kind, channels, flags, folders,
         assert exported(np.zeros((64, 96, 3), np.uint8)).keys() == one.keys()
 
 
+@pytest.mark.slow
 def test_without_pictures_noise_of_as_many_channels_is_compared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where there is no data/digits, as after `make demo`
     config, checkpoint = write_case('semantic_fpn', 4, tmp_path)

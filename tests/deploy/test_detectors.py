@@ -98,12 +98,11 @@ def pictures(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name, to',
     [(name, 'onnx') for name in CONFIGS]
-    + [
-        pytest.param(name, 'openvino', marks=pytest.mark.slow) for name in ('retinanet', 'fcos', 'atss', 'cascade_rcnn')
-    ],
+    + [(name, 'openvino') for name in ('retinanet', 'fcos', 'atss', 'cascade_rcnn')],
 )
 def test_what_is_found_is_what_mmdetection_finds(name, to, tmp_path, tmp_path_factory, pictures, capsys, monkeypatch):
     # OpenVINO's processes do without what takes seconds: importing it fails there.
@@ -153,6 +152,7 @@ def test_one_session_finds_something_after_nothing_and_at_any_size(name, to, tmp
             assert predictor(np.zeros((*shape, 3), np.uint8))['boxes'].shape[1:] == (4,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name, change, words',
     [
@@ -183,6 +183,7 @@ def test_settings_without_a_standard_operator_are_named(name, change, words):
         make_graph(build(cfg), 'model')
 
 
+@pytest.mark.slow
 def test_what_the_preprocessor_pads_with_is_padded_with(tmp_path, pictures):
     cfg = tiny_detector('retinanet')
     cfg.model.data_preprocessor.pad_value = 1

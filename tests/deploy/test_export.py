@@ -170,6 +170,7 @@ def test_core_ml_programs(kind, what, cases, pictures, tmp_path):
         assert 'macOS' in about['compared']['not_compared']
 
 
+@pytest.mark.slow
 def test_only_core_ml_and_torch_export_cannot_hold_a_detector(cases, pictures, tmp_path):
     for to, words in (('coreml', 'Core ML has no operations'), ('torch-export', 'torch.export cannot hold')):
         with pytest.raises(UserError, match=words):
@@ -183,6 +184,7 @@ def test_only_core_ml_and_torch_export_cannot_hold_a_detector(cases, pictures, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_file_that_computes_something_else_is_not_kept(cases, pictures, tmp_path, monkeypatch):
     def write_wrong(graph, *args):
         graph.model.head.fc.weight.data[0] += 0.5
@@ -199,6 +201,7 @@ def test_a_file_that_computes_something_else_is_not_kept(cases, pictures, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_values_that_are_not_finite_are_never_kept(cases, pictures, tmp_path, monkeypatch):
     def write_nan(graph, *args):
         graph.model.stages[1].blocks[0].patch_embed.conv.weight.data[0] = np.nan
@@ -217,6 +220,7 @@ def test_values_that_are_not_finite_are_never_kept(cases, pictures, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['detection', 'classification', 'semantic_fpn'])
 def test_a_file_whose_pictures_are_read_otherwise_is_not_kept(kind, cases, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(Predictor, 'read', lambda self, picture: read_picture(picture)[:, ::-1])
@@ -254,6 +258,7 @@ def test_an_evaluation_in_which_one_side_finds_nothing_ends_in_a_table(cases, pi
     assert json.loads(about_file(path).read_text())['evaluated']['difference'] == {}
 
 
+@pytest.mark.slow
 def test_a_file_stays_where_its_evaluation_fails(cases, pictures, tmp_path, monkeypatch):
     def fail(*_):
         raise UserError('no memory')
@@ -300,6 +305,7 @@ def test_one_session_takes_pictures_of_any_shape_with_and_without_results(to, ca
     assert found[1] > 0 and len(set(found[1::2])) == 1
 
 
+@pytest.mark.slow
 def test_a_detector_of_one_size_shrinks_no_picture_unless_asked_to(cases, pictures, tmp_path):
     path = export(
         cases['detection'].config,
@@ -325,6 +331,7 @@ def test_a_detector_that_finds_nothing_was_not_compared(cases, pictures, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_and_no_class_named_unless_told(cases, pictures, tmp_path, capsys):
     target = tmp_path / 'model.onnx'
     target.write_text('mine')
@@ -339,6 +346,7 @@ def test_nothing_is_overwritten_and_no_class_named_unless_told(cases, pictures, 
     assert 'the model has 10 classes and 1000 are named' in capsys.readouterr().out and predictor.name(3) == 'class 3'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'kind, flags, words',
     [
@@ -487,6 +495,7 @@ def test_the_exported_segmentor_scores_what_the_trained_one_does(cases, own_proc
     assert found['exported'] == pytest.approx(found['trained'], abs=0.05)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_tested_says_why(cases, pictures, tmp_path):
     case = cases['detection']
     path = export(
@@ -551,6 +560,7 @@ def test_int8_leaves_the_boxes_of_a_detector_alone(cases, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_int8_names_a_calibration_picture_that_is_damaged(cases, pictures, tmp_path):
     (tmp_path / 'in').mkdir()
     (tmp_path / 'in' / 'a.jpg').write_text('no picture')
@@ -576,6 +586,7 @@ def test_tensorrt_where_it_is_not(cases, pictures, tmp_path, monkeypatch):
         )
 
 
+@pytest.mark.slow
 def test_tensorrt_where_a_program_of_its_name_is(cases, pictures, tmp_path, monkeypatch):
     """The command's arguments, checked by a stand-in for ``trtexec``: no engine is built here."""
     fake = tmp_path / 'bin' / 'trtexec'
@@ -747,6 +758,7 @@ def test_the_command_and_the_runner_without_any_mm_package(cases, pictures, tmp_
     assert failed.returncode == 2 and 'missing.png' in failed.stderr and 'Traceback' not in failed.stderr
 
 
+@pytest.mark.slow
 def test_the_package_comes_without_what_it_may_not_need(run_fresh):
     code = (
         'import sys, nextvit_mm.deploy; '

@@ -26,6 +26,7 @@ def assert_same(model, size, dtype, limit):
             assert ours.shape == theirs.shape and relative_error(ours, theirs) < limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype, limit', PRECISIONS)
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('out_norm', ['none', 'last', 'all'])
@@ -35,6 +36,7 @@ def test_folding_changes_no_result(sr_mode, out_norm, size, dtype, limit):
 
 
 # The norms of the maps come after the last block of a stage, however many blocks it has: S has them in all three ways.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'arch, out_norm',
     [('small', 'none'), ('small', 'last'), ('small', 'all'), ('base', 'last'), ('large', 'none'), ('large', 'all')],

@@ -44,6 +44,7 @@ def exported(cfg: Config, folder, pictures, **flags) -> dict:
     return json.loads(about_file(path).read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'head, many',
     [
@@ -87,6 +88,7 @@ def test_a_size_that_is_too_small_is_refused_before_anything_is_written(tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {'config.py', 'weights.pth'}
 
 
+@pytest.mark.slow
 def test_a_cascade_of_decode_heads(tmp_path, pictures):
     pytest.importorskip('mmseg')
     cfg = tiny_config('semantic_fpn')
@@ -98,6 +100,7 @@ def test_a_cascade_of_decode_heads(tmp_path, pictures):
     assert exported(cfg, tmp_path, pictures, dynamic=('size',))['compared']['equal pixels'] > 0.999
 
 
+@pytest.mark.slow
 def test_a_segmentor_of_one_output_channel(tmp_path, pictures):
     pytest.importorskip('mmseg')
     cfg = tiny_config('semantic_fpn')

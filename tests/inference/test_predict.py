@@ -62,6 +62,7 @@ def test_a_checkpoint_predicts_what_its_own_test_does(task, made, digits, pictur
             np.testing.assert_allclose(found['scores'], sample['pred_score'].numpy(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('task', TASKS)
 def test_drawn_pictures_coco_json_and_class_maps(task, made, pictures, tmp_path):
     model, out, json_file = made(task), tmp_path / 'out', tmp_path / 'deep' / 'found.json'
@@ -133,6 +134,7 @@ def test_a_picture_that_the_model_does_not_take_is_named_and_the_others_go_on(ma
     assert [path.name for path in (tmp_path / 'out').glob('*.png')] == ['b_good.png']
 
 
+@pytest.mark.slow
 def test_a_video_gives_a_drawn_video(made, pictures, tmp_path):
     cv2 = pytest.importorskip('cv2')
     clip = tmp_path / 'clip.mp4'
@@ -175,6 +177,7 @@ def test_a_folder_is_searched_without_what_was_drawn_into_it(pictures, tmp_path)
     assert [s.name for s in find_sources([str(tmp_path)], without=tmp_path)] == ['a.jpg', 'predictions/a.png']
 
 
+@pytest.mark.slow
 def test_of_many_pictures_the_first_are_told(made, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('nextvit_mm.inference.command.MOST_LINES', 2)
     predict(str(made('classification').folder), [str(pictures)], json=str(tmp_path / 'found.json'), device='cpu')

@@ -94,6 +94,7 @@ def test_torch_export_with_dynamic_height_and_width(sr_mode, programs):
     assert_equal_outputs(program.module(), model, SHAPES + [(1, 3, 33, 129)])
 
 
+@pytest.mark.slow
 def test_torch_jit_trace():
     model = tiny().eval()
     traced = torch.jit.trace(model, torch.rand(1, 3, 64, 64))

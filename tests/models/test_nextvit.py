@@ -15,6 +15,7 @@ def test_registered_in_the_root_registry():
     assert isinstance(MODELS.build(dict(type='NextViT', arch=TINY)), NextViT)
 
 
+@pytest.mark.slow
 def test_import_is_cheap(run_fresh):
     heavy = ('mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'timm', 'matplotlib', 'sklearn', 'huggingface_hub')
     code = f'import nextvit_mm, sys; print([m for m in {heavy} if m in sys.modules])'
@@ -30,6 +31,7 @@ def test_shapes_channels_and_strides(size):
         assert x.shape == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'asked, stages', [((3,), (3,)), ((-1,), (3,)), ((0, 2), (0, 2)), ((2, 0), (0, 2)), ((0, -2), (0, 2)), ([1], (1,))]
 )
@@ -245,6 +247,7 @@ def test_layer_depth_for_layer_wise_decay():
     assert model.get_layer_depth('head.fc.weight', 'backbone.') == (num_blocks + 1, num_blocks + 2)
 
 
+@pytest.mark.slow
 def test_default_initialisation_is_the_published_one():
     model = NextViT('small')
     model.init_weights()

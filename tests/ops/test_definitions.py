@@ -164,6 +164,7 @@ def test_the_maximum_of_negative_values_is_negative(device):
     assert (output <= -0.5).all()
 
 
+@pytest.mark.slow
 def test_deform_roi_pool(device):
     features, rois = random(1, 2, 2, 9, 10).double().to(device), random_rois(2, 5, 2, 18, 5).double().to(device)
     none = deform_roi_pool(features, rois, None, (2, 3), 0.25, 2, 0.1)
@@ -190,6 +191,7 @@ def test_deform_roi_pool(device):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('groups', [1, 2])
 def test_carafe(device, groups):
     features = random(1, 2, 4, 3, 4).double().to(device).requires_grad_()

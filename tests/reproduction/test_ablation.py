@@ -58,6 +58,7 @@ def as_dicts(rows):
     return list(csv.DictReader(io.StringIO(printed(rows))))
 
 
+@pytest.mark.slow
 def test_printed_figures_beside_what_was_run(rows, tmp_path):
     write_result(tmp_path, 'table2_n4_l2', 40.0)  # the network of r = 0.75, under its first row's name
     write_result(tmp_path, 'table2_n4_l2', 42.0, seed=1)
@@ -97,6 +98,7 @@ def test_damaged_results_and_missing_folders_are_named(rows, tmp_path):
         ablation_runs.add_results(rows, [str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_latencies_are_measured_beside_next_vit_s(rows):
     few = [row for row in rows if row.config in ('table8_r000', 'table8_r075')]
     machine = ablation.measure_latencies(few, rounds=1, shape=(1, 3, 64, 64))
@@ -105,6 +107,7 @@ def test_latencies_are_measured_beside_next_vit_s(rows):
     assert as_dicts(few)[1]['latency (ms): to S'] == '1.00×'
 
 
+@pytest.mark.slow
 def test_rows_train_on_the_demo_data(digits, tmp_path, capsys):
     options = {
         'train_cfg.max_iters': 2,
@@ -137,6 +140,7 @@ def test_rows_train_on_the_demo_data(digits, tmp_path, capsys):
     assert not list(folder.glob('*.pth')) and 'done before' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_tool(tmp_path):
     out = tmp_path / 'table9.md'
     call_tool(ROOT / 'tools' / 'reproduce.py', '--table', '9', '--format', 'markdown', '--out', out)

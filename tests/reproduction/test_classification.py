@@ -137,6 +137,7 @@ def small_epochs(name='nextvit_small_in1k_224', loss=1.0, miou=50.0, lr=LR):
     )
 
 
+@pytest.mark.slow
 def test_the_hook_compares_every_epoch(train):  # noqa: F811
     runner, log = train(small_epochs(loss=1.04, miou=49.0), images=400, epochs=4, pretrained=False)
     assert 'compared with the published run nextvit_small_in1k_224' in log and 'not compared' not in log
@@ -144,6 +145,7 @@ def test_the_hook_compares_every_epoch(train):  # noqa: F811
     assert 'left the published run' not in log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'run, words',
     [(small_epochs(loss=1.06), 'the loss is 1.0000'), (small_epochs(lr=0.010001), 'learning rate is 1.000e-02')],
@@ -153,11 +155,13 @@ def test_the_hook_notices_an_epoch_outside(train, run, words):  # noqa: F811
     assert log.count('left the published run') == 1 and words in log
 
 
+@pytest.mark.slow
 def test_epochs_of_half_the_batch_in_the_hook(train):  # noqa: F811
     log = train(small_epochs(), images=402, epochs=4, batch_size=2, pretrained=False)[1]
     assert 'i / 2.01' in log and len(re.findall('mean over 201 iterations', log)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name, cfg, words',
     [
@@ -178,6 +182,7 @@ def test_what_a_classifier_must_start_from(train, name, cfg, words):  # noqa: F8
     assert ('not compared' in log) == (words is not None) and (words or '') in log
 
 
+@pytest.mark.slow
 def test_weights_of_the_whole_classifier_count_as_its_start(tmp_path, monkeypatch):
     """A 384 run starts by ``load_from``; in one of 224 that is not the published recipe."""
     for name, off in (('nextvit_small_in1k_384', False), ('nextvit_small_in1k_224', True)):
@@ -215,6 +220,7 @@ def test_a_published_classifier_beside_itself(name, tmp_path):
     assert [p.iteration for p in points if p.name == 'accuracy/top1'] == [r['iter'] for r in run.val[:30]]
 
 
+@pytest.mark.slow
 def test_a_classifier_outside_the_bands_in_table_and_picture(tmp_path, capsys):
     write_epochs(tmp_path, 'nextvit_base_in1k_384', epochs=12, factor=1.06, top1=-1.7)
     report = compare_run(str(tmp_path))
@@ -225,6 +231,7 @@ def test_a_classifier_outside_the_bands_in_table_and_picture(tmp_path, capsys):
 # --- Table 4 ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_table_4_finds_trained_and_tested_classifiers(tmp_path):
     pytest.importorskip('mmpretrain')
     write_epochs(tmp_path / 'a', 'nextvit_small_in1k_384', epochs=30)

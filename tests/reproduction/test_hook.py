@@ -264,6 +264,7 @@ def one_of_two(rank, work_dir, port):
     build_runner(work_dir, batch_size=2, model=Ranked()).train()
 
 
+@pytest.mark.slow
 def test_means_are_over_all_processes(tmp_path):
     """Losses of 1 and 2, published 1.52: in two processes of two images each, a batch of four.
 

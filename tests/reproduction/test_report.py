@@ -65,6 +65,7 @@ def test_a_run_at_half_the_batch_still_going_on(tmp_path):
     assert all(p.own == pytest.approx(p.published) for p in points)
 
 
+@pytest.mark.slow
 def test_a_run_outside_the_band(tmp_path, capsys):
     write_run(tmp_path, 'fpn_80k_nextvit_small', factor=1.2)
     report = compare_run(str(tmp_path))
@@ -72,6 +73,7 @@ def test_a_run_outside_the_band(tmp_path, capsys):
     assert 'OUTSIDE' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['mask_rcnn_3x_nextvit_base', 'upernet_160k_nextvit_small'])
 def test_table_and_picture_from_the_command_line(name, tmp_path):
     write_run(tmp_path / 'run', name, until=0.5, factor=1.03)
@@ -80,6 +82,7 @@ def test_table_and_picture_from_the_command_line(name, tmp_path):
     assert matplotlib.image.imread(tmp_path / 'out.png').std() > 0.02
 
 
+@pytest.mark.slow
 def test_a_run_that_has_hardly_begun(tmp_path, capsys):
     write_run(tmp_path, 'fpn_80k_nextvit_small', until=0.005)
     report = compare_run(str(tmp_path))
@@ -120,6 +123,7 @@ def test_a_scale_that_makes_no_sense(scale, tmp_path):
     assert result.returncode == 2 and 'must be more than 0' in result.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_diverged_is_outside(tmp_path, capsys):
     write_run(tmp_path, 'fpn_80k_nextvit_small')
     file = next(tmp_path.glob('*/vis_data/scalars.json'))

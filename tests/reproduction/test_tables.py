@@ -62,6 +62,7 @@ def test_text_and_markdown_have_the_misprints_explained(table5):
     assert len(lines) == 2 + 57 and len({line.count('|') for line in lines}) == 1
 
 
+@pytest.mark.slow
 def test_runs_are_found_and_measured_up(tmp_path):
     finished, tested, going_on, other = (tmp_path / name for name in ('a', 'b', 'c', 'd'))
     write_run(finished, 'fpn_80k_nextvit_small', scale=2.0)
@@ -100,6 +101,7 @@ def test_runs_are_found_and_measured_up(tmp_path):
     assert matplotlib.image.imread(tmp_path / 'figure.png').std() > 0.02
 
 
+@pytest.mark.slow
 def test_detection_from_the_command_line(tmp_path):
     write_run(tmp_path / 'runs' / 'det', 'mask_rcnn_3x_nextvit_large')
     write_config(tmp_path / 'runs' / 'det', 'mask_rcnn_3x_nextvit_large')
@@ -166,6 +168,7 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
     assert all(f'{tmp_path / name} was left out' in text for name in ('json', 'config', 'name', 'log'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flags, words', [(['--plot', 'x.pdf'], 'PNG'), (['--out', '/proc/x'], '/proc/x cannot be')])
 def test_what_cannot_be_written(flags, words, tmp_path):
     result = call_tool(

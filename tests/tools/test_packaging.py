@@ -6,11 +6,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
 import setuptools
 
 from ..conftest import ROOT
 
 
+@pytest.mark.slow
 def test_a_wheel_ships_configs_tools_and_model_index(tmp_path):
     subprocess.run(
         [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '-w', tmp_path, ROOT],
@@ -62,6 +64,7 @@ def test_check_install_names_a_transformers_that_is_too_new(monkeypatch):
     assert check() == []
 
 
+@pytest.mark.slow
 def test_check_install_passes_here(run_fresh):
     tool = ROOT / 'tools' / 'check_install.py'
     result = run_fresh(f'import runpy; runpy.run_path({str(tool)!r}, run_name="__main__")', check=False)

@@ -28,6 +28,7 @@ def step(setup_venv, code, **kwargs):
     return setup_venv.Step('a step', 'no time', [sys.executable, '-c', code], **kwargs)
 
 
+@pytest.mark.slow
 def test_a_done_step_is_skipped_until_what_it_depends_on_changes(setup_venv, venv):
     ran = venv / 'ran'
     code = f'open({str(ran)!r}, "a").write("x")'
@@ -36,6 +37,7 @@ def test_a_done_step_is_skipped_until_what_it_depends_on_changes(setup_venv, ven
     assert ran.read_text() == 'xx'
 
 
+@pytest.mark.slow
 def test_a_failed_step_stops_with_its_output_and_runs_again(setup_venv, venv):
     code = f'import os, sys; print("the reason"); sys.exit(not os.path.exists({str(venv / "mended")!r}))'
     for _ in range(2):
@@ -46,6 +48,7 @@ def test_a_failed_step_stops_with_its_output_and_runs_again(setup_venv, venv):
     setup_venv.run_step(venv, step(setup_venv, code), '[1/1] a step')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'line, said',
     [
@@ -62,6 +65,7 @@ def test_progress_is_shown(setup_venv, venv, capsys, monkeypatch, line, said):
     assert '[2/5] mmcv (no time)' in out and f'0:00 min, {said}' in out and 'done in 0:0' in out
 
 
+@pytest.mark.slow
 def test_uv_finds_packages_where_pip_would(setup_venv, tmp_path, monkeypatch):
     for name in ('PIP_FIND_LINKS', 'PIP_INDEX_URL', 'PIP_TIMEOUT', 'PIP_DEFAULT_TIMEOUT'):
         monkeypatch.delenv(name, raising=False)
@@ -135,6 +139,7 @@ def test_too_little_disk(setup_venv, tmp_path, monkeypatch):
         setup_venv.check_machine(tmp_path / 'not' / 'there' / 'yet', False)
 
 
+@pytest.mark.slow
 def test_a_half_made_environment_is_completed(setup_venv, tmp_path):
     (tmp_path / 'venv' / 'stamps').mkdir(parents=True)
     (tmp_path / 'venv' / 'bin').mkdir(parents=True)

@@ -257,6 +257,7 @@ def test_load_from_takes_the_whole_backbone_or_stops(fits, digits, tmp_path):
         assert 'Traceback' not in result.stderr and 'iteration 1/' not in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'spoil, words',
     [

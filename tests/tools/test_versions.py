@@ -146,6 +146,7 @@ def test_an_environment_other_than_asked_for_is_no_result(matrix, monkeypatch):
     assert matrix.shown(matrix.installed(sys.executable, row), 'mmengine') == 'onedl-mmengine 0.10.12'
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_tests_that_ran(matrix, monkeypatch, tmp_path):
     test = tmp_path / 'test_core.py'
     test.write_text(

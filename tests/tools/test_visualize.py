@@ -25,6 +25,7 @@ def check_sheet(path, min_width=600):
     assert sheet.shape[1] > min_width and sheet.std() > 0.05, 'more than an empty page'
 
 
+@pytest.mark.slow
 def test_spectrum_beside_others(cases, tmp_path):
     pytest.importorskip('timm')
     out = tmp_path / 'new' / 'spectrum.png'
@@ -56,6 +57,7 @@ def test_spectrum_beside_others(cases, tmp_path):
     assert lines[-1] == f'written: {out}' and len(lines) == 5
 
 
+@pytest.mark.slow
 def test_branches_are_told_in_figures(cases, tmp_path):
     out = tmp_path / 'branches.png'
     result = call_tool(TOOL, 'spectrum', *cases['semantic_fpn'][:2], '--branches', '--count', '3', '--out', out)
@@ -66,6 +68,7 @@ def test_branches_are_told_in_figures(cases, tmp_path):
         assert all(0 <= float(share) <= 100 for share in row[5:9]) and ' of 3' in ' '.join(row)
 
 
+@pytest.mark.slow
 def test_heatmap_and_features_at_their_usual_place(cases, tmp_path):
     """In the config's work dir, from another folder, without any MMEngine line."""
     for kind, command, *arguments in (
@@ -79,6 +82,7 @@ def test_heatmap_and_features_at_their_usual_place(cases, tmp_path):
         assert result.stdout == f'written: {path.relative_to(tmp_path)}\n'
 
 
+@pytest.mark.slow
 def test_heatmap_of_detections_and_of_a_classifier(cases, digits, tmp_path, capsys):
     config, checkpoint, _ = cases['detection']
     out = tmp_path / 'h.png'
@@ -99,6 +103,7 @@ def test_heatmap_of_detections_and_of_a_classifier(cases, digits, tmp_path, caps
         commands.heatmap(HeatmapOptions(config, checkpoint, images, stages=[9], out=str(out)))
 
 
+@pytest.mark.slow
 def test_features_at_another_size(cases, tmp_path):
     config, checkpoint, _ = cases['detection']
     check_sheet(

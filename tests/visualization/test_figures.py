@@ -1,5 +1,6 @@
 import matplotlib.image
 import numpy as np
+import pytest
 
 from nextvit_mm.utils.figures import new_figure
 from nextvit_mm.visualization import feature_figures, figures
@@ -65,6 +66,7 @@ def test_amplitudes_above_the_zero_frequency_are_not_cut_off(tmp_path, monkeypat
     assert low < -1.5 and high > 1.3
 
 
+@pytest.mark.slow
 def test_heat_is_drawn_where_it_is(tmp_path):
     picture = np.full((40, 40, 3), 128, np.uint8)
     sheets_of = []

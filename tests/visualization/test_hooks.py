@@ -91,6 +91,7 @@ def test_stages_that_are_not_returned_are_seen_after_their_norm():
         assert list(stages) == [1, 2, 3, 4] and torch.equal(stages[4], backbone(IMAGE)[0])
 
 
+@pytest.mark.slow
 def test_timms_networks():
     timm = pytest.importorskip('timm')
     seen = []

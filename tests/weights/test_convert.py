@@ -25,6 +25,7 @@ def source(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_authors_file_in_timms_names_is_timms(source, tmp_path):
     target = tmp_path / 'timm.safetensors'
     result = call_tool(ROOT / 'tools' / 'convert_weights.py', source, target, '--to', 'timm')
@@ -34,6 +35,7 @@ def test_the_authors_file_in_timms_names_is_timms(source, tmp_path):
     assert torch.equal(theirs.head.fc.weight, read_weights(source)['model']['proj_head.0.weight'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_there_and_back(source, tmp_path, suffix):
     paths = [str(tmp_path / f'{i}{suffix}') for i in range(3)]
@@ -46,6 +48,7 @@ def test_there_and_back(source, tmp_path, suffix):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f'{i}{suffix}' for i in range(3))
 
 
+@pytest.mark.slow
 def test_a_classifier_of_mmpretrain_takes_it_whole(source, tmp_path):
     pytest.importorskip('mmpretrain')
     from mmengine.config import Config
@@ -62,6 +65,7 @@ def test_a_classifier_of_mmpretrain_takes_it_whole(source, tmp_path):
         assert relative_error(model.eval()(x, mode='tensor'), theirs.eval()(x)) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_checkpoint_to_start_from_is_taken_whole_or_not_at_all(source, tmp_path):
     """`load_from` of a training run: a classifier or another detector, below 'backbone.' or not."""
     state = official('small', 'detector')
@@ -94,6 +98,7 @@ def test_a_place_that_cannot_be_written(source):
         convert_file(str(source), '/proc/x.pth', 'mm')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_shared_and_strange_tensors(source, tmp_path, suffix):
     state = read_weights(source)['model']
@@ -126,6 +131,7 @@ def test_refused(source, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ['folded.pth', 'other.pth', 'there.pth']
 
 
+@pytest.mark.slow
 def test_get_model(source, tmp_path, monkeypatch):
     state = read_weights(source)['model']
     model = get_model('small', pretrained=str(source), out_norm='last')

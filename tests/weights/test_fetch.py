@@ -235,6 +235,7 @@ def ask(server, run_fresh):
     return ask
 
 
+@pytest.mark.slow
 def test_the_hub(server, ask, tmp_path):
     content, total = as_bytes(tmp_path, 'x.safetensors'), float(STATE['a'].sum())
     serve_on_hub(server, 'me/safe', 'model.safetensors', content)
@@ -256,6 +257,7 @@ def test_the_hub(server, ask, tmp_path):
     assert found[:4] == 4 * [total] and 'could not be fetched' in found[4]
 
 
+@pytest.mark.slow
 def test_a_hub_that_breaks_off(server, ask, tmp_path):
     serve_on_hub(server, 'me/cut', 'model.safetensors', as_bytes(tmp_path, 'x.safetensors'))
     server.cut.update(path for path in server.files)

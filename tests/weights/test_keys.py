@@ -75,6 +75,7 @@ def test_depths(arch):
     assert arch_depths(arch) == DEPTHS[arch]
 
 
+@pytest.mark.slow
 def test_round_trips_are_bit_identical(files):
     arch, _, state = files
     depths = DEPTHS[arch]
@@ -102,6 +103,7 @@ def test_timms_names_are_timms(arch):
     assert set(to_timm(official(arch, device='meta'), DEPTHS[arch])) == set(_timm(arch, 'meta'))
 
 
+@pytest.mark.slow
 def test_a_loaded_file_computes_what_timm_does(files):
     """Below 'backbone.', with a plain load_state_dict of MMEngine, strict: every leftover is accounted for."""
     arch, form, state = files
@@ -154,6 +156,7 @@ def test_a_detectors_other_parts_stay_as_they_are():
     assert convert(converted, 'official').keys() == state.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('form', ['detector', 'segmentor'])
 @pytest.mark.parametrize('to', ['mm', 'timm', 'official'])
 def test_a_converted_dense_model_still_loads_whole(form, to):

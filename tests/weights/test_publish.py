@@ -33,6 +33,7 @@ def published(made, tmp_path_factory):  # noqa: F811
     return model, publish(str(model.checkpoint), str(tmp_path_factory.mktemp('out') / 'mine.safetensors'))
 
 
+@pytest.mark.slow
 def test_the_file_holds_weights_config_classes_and_its_own_digest(published):
     model, path = published
     digits = re.fullmatch(r'mine-(\d*[a-f][0-9a-f]*)\.safetensors', path.name)[1]
@@ -49,6 +50,7 @@ def test_the_file_holds_weights_config_classes_and_its_own_digest(published):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 def test_folders_of_this_machine_do_not_get_out(made, tmp_path):  # noqa: F811
     loaded = torch.load(made('segmentation').checkpoint, weights_only=False)
     text = loaded['meta']['cfg'].replace("'data/digits/ade/'", "'/home/somebody/secret/leaves/'")
@@ -95,6 +97,7 @@ def test_every_path_that_takes_weights_takes_it(published, digits, tmp_path):
         train(config, str(tmp_path / 'w2'), root, one, resume=str(path))
 
 
+@pytest.mark.slow
 def test_a_classifiers_file_gives_a_backbone(made, tmp_path):  # noqa: F811
     weights = dict(state_dict={f'backbone.{k}': v for k, v in randomise(NextViT('small')).state_dict().items()})
     torch.save(weights, tmp_path / 'x.pth')

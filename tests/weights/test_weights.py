@@ -54,6 +54,7 @@ def initialised(path, **kwargs):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('out_norm', ['none', 'last', 'all'])
 def test_an_official_file_loads_whole(classifier, tmp_path, out_norm):
     torch.save(classifier, tmp_path / 'nextvit.pth')
@@ -66,6 +67,7 @@ def test_an_official_file_loads_whole(classifier, tmp_path, out_norm):
     assert added == ({n for n in own if n.startswith(('norm0', 'norm1', 'norm2'))} if out_norm == 'all' else set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth', '.bin'])
 def test_a_timm_file_loads_whole(tmp_path, suffix):
     state = randomise(empty(timm.create_model, 'nextvit_small')).state_dict()
@@ -235,6 +237,7 @@ def test_a_missing_file_and_an_empty_one(tmp_path):
         initialised(tmp_path / 'x.pth')
 
 
+@pytest.mark.slow
 def test_published_names_and_the_mirror(tmp_path, monkeypatch):
     assert len(list_models()) == 12 and 'nextvit-small_in1k' in list_models()
     monkeypatch.setenv('NEXTVIT_MM_WEIGHTS', str(tmp_path))
