@@ -86,6 +86,7 @@ def test_what_is_shown_of_a_picture(task, view, picture):
     assert [words.split(':')[0] for _, words in stages] == [f'stage {i}' for i in (1, 2, 3, 4)] and sizes == expected
 
 
+@pytest.mark.slow
 def test_the_threshold_hides_detections(view, picture):
     here = view('detection')
     seen = here.look(picture)

@@ -173,6 +173,7 @@ def test_limits_are_of_the_same_run(measured):
         assert measured_row.share == pytest.approx(achieved / measured.limits[measured_row.precision]['best'])
 
 
+@pytest.mark.slow
 def test_a_wrong_output_is_not_fast(monkeypatch):
     def broken(*args, **kwargs):
         return lambda: [torch.zeros(1, 96, 16, 16)]

@@ -64,6 +64,7 @@ def test_all_rows_are_here(rows):
     assert set(rows) == set(PUBLISHED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('key', PUBLISHED, ids=str)
 def test_published_convention(rows, key):
     params, flops = PUBLISHED[key]

@@ -83,6 +83,7 @@ def test_padding_is_the_mean_color(inside, color):
     assert np.allclose(placed.tensor[0, :, 5, 7], value) and np.allclose(placed.tensor[0, :, 5, 8], fill)
 
 
+@pytest.mark.slow
 def test_masks_are_pasted_as_mmdetection_does():
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 

@@ -73,6 +73,7 @@ def test_printed_figures_beside_what_was_run(rows, tmp_path):
     assert '250 iterations of 4 digit pictures' in text and 'over seeds 0, 1' in text
 
 
+@pytest.mark.slow
 def test_runs_of_different_length_stand_in_no_table(rows, tmp_path):
     write_result(tmp_path, 'table8_r000', 30.0)
     write_result(tmp_path, 'table8_r025', 30.0, iterations=100)

@@ -42,6 +42,7 @@ def table5():
     return make_table(5)
 
 
+@pytest.mark.slow
 def test_every_row_and_nothing_run(table5):
     rows = as_dicts(table5)
     assert len(rows) == 51 + 6  # the paper's, and from 6M weights

@@ -125,6 +125,7 @@ def test_a_signal_to_all_processes_leaves_those_that_load_pictures(name, tmp_pat
     assert not multiprocessing.active_children()  # which would outlive this process for a minute
 
 
+@pytest.mark.slow
 def test_an_exit_does_not_wait_for_processes_that_load_pictures(run_fresh):
     """Those of a loader that is read after the run, and not to its end."""
     code = """

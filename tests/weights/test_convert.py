@@ -193,6 +193,7 @@ def test_relaxed_loading_warns_and_takes_what_fits(tmp_path):
         NextViT(TINY, init_cfg=model.init_cfg).init_weights()
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_had_enough(run_fresh):
     """As in a shell's ``tools/list_models.py | true``: what is written has no reader any more."""
     tool = ROOT / 'tools' / 'list_models.py'

@@ -87,6 +87,7 @@ def test_round_trips_are_bit_identical(files):
     assert list(back) == list(state) and all(back[name] is state[name] for name in state)
 
 
+@pytest.mark.slow
 def test_our_names_are_the_models(files):
     arch, form, state = files
     model = on_meta(NextViT, arch, out_norm=dict(classifier='last', detector='none', segmentor='all')[form])

@@ -252,6 +252,7 @@ def test_published_names_and_the_mirror(tmp_path, monkeypatch):
         locate_weights('nextvit-tiny_in1k')
 
 
+@pytest.mark.slow
 def test_a_hub_out_of_reach_says_what_to_do(tmp_path, run_fresh):
     """In a process of its own: the hub's client reads its settings when it is imported."""
     code = (
