@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
-	@echo "make test     run the tests, one a core"
+	@echo "make test     run the tests, on up to four cores"
 	@echo "make test-fast  those of them that take less than half a second, for every save"
 	@echo "make lint     style, types and the contract of imports"
 	@echo "make chaos    kill runs again and again, fill a small disk, and count what is lost"
@@ -34,8 +34,8 @@ help:
 setup:
 	@$(PYTHON) tools/setup_venv.py $(if $(COMPILED_OPS),--compiled-ops) $(VENV)
 
-# A file's tests stay in one worker, and share what its fixtures build. A worker takes 1.5 GB of memory.
-TEST := $(RUN) -m pytest -n logical --maxprocesses 8 --dist loadfile
+# A file's tests stay in one worker, and share what its fixtures build. A worker takes up to 3.6 GB of memory.
+TEST := $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 test: setup
 	@$(TEST) $(ARGS)
