@@ -29,7 +29,8 @@ from nextvit_mm.demo import DigitsConfig, make_digits
 torch.set_num_threads(1)
 os.environ['OMP_NUM_THREADS'] = '1'
 # A forked process has none of OpenVINO's threads. Tidying up after its parent's models, it waited for them for ever.
-os.register_at_fork(after_in_child=gc.freeze)
+if hasattr(os, 'fork'):
+    os.register_at_fork(after_in_child=gc.freeze)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('NEXTVIT_MM_SHARED', ROOT.parent / 'shared'))  # real samples and published curves

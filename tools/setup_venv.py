@@ -1,7 +1,8 @@
 """Make the virtual environment that `make demo` and `make test` use: one line a step, done steps are skipped.
 
 Runs on the system's Python with nothing installed. Each finished step leaves a stamp in the environment, so that an
-interrupted set-up goes on where it stopped. Packages are installed by uv, in a third of pip's time.
+interrupted set-up goes on where it stopped. Packages are installed by uv, in a third of pip's time. Where uv fails, pip
+is tried: networks that pip knows how to use are often new to uv.
 """
 
 import argparse
@@ -27,6 +28,7 @@ REPORT_EVERY = 60  # seconds between progress lines where the output is no termi
 TESTED, COMPILED = 'tested.txt', 'compiled.txt'  # in requirements/
 SETUPTOOLS = 'setuptools<81'
 UV = 'uv>=0.5,<1'
+UV_INSTALL = '-m uv pip install'
 SOURCES = {  # pip's settings, and uv's variables of the same meaning
     'index-url': 'UV_DEFAULT_INDEX',
     'extra-index-url': 'UV_INDEX',
@@ -149,8 +151,7 @@ def list_steps(python: Path, compiled: bool = False) -> list[Step]:
     requirements = ROOT / 'requirements' / (COMPILED if compiled else TESTED)
     tested = requirements.read_text()
     pins = dict(line.split('==') for line in tested.splitlines() if '==' in line)
-    pip = [str(python), '-m', 'pip', 'install', '--disable-pip-version-check']
-    install = [str(python), '-m', 'uv', 'pip', 'install', '--python', str(python)]
+    install = [str(python), *UV_INSTALL.split(), '--python', str(python)]
 
     def pinned(*names: str) -> list[str]:
         return [f'{name}=={pins[name]}' for name in names]
@@ -172,7 +173,7 @@ def list_steps(python: Path, compiled: bool = False) -> list[Step]:
         else []
     )
     return [
-        Step('uv, which installs the rest', 'seconds', [*pip, UV]),
+        Step('uv, which installs the rest', 'seconds', as_pip([*install, UV])),
         # MMEngine and mmcv's build import pkg_resources, which setuptools 81 dropped.
         Step(
             'torch',
@@ -215,7 +216,10 @@ def run_step(venv: Path, step: Step, heading: str) -> None:
     print(f'{heading} ({step.how_long})', flush=True)
     log = venv / 'setup.log'
     start = time.monotonic()
-    status = run_logged(step, log)
+    status = run_logged(step.command, step, log)
+    if status and UV_INSTALL in ' '.join(step.command):
+        print('      uv failed: trying pip, which takes longer', flush=True)
+        status = run_logged(as_pip(step.command), step, log)
     if status:
         tail = log.read_text(errors='replace').splitlines()[-15:]
         fail(
@@ -230,19 +234,28 @@ def run_step(venv: Path, step: Step, heading: str) -> None:
     stamp.write_text(key)
 
 
-def run_logged(step: Step, log: Path) -> int:
-    """Run the command, its output into the log; the time and what the log says last onto the screen."""
-    env = {**list_package_sources(step.command[0]), **os.environ, **step.env, 'PYTHONUNBUFFERED': '1'}
+def as_pip(command: list[str]) -> list[str]:
+    """pip's command for one of uv's."""
+    python, arguments = command[0], command[command.index('--python') + 2 :]
+    return [python, '-m', 'pip', 'install', '--disable-pip-version-check', *arguments]
+
+
+def run_logged(command: list[str], step: Step, log: Path) -> int:
+    """Run a step's command, its output into the log; the time and what the log says last onto the screen."""
+    env = {**list_package_sources(command[0]), **os.environ, **step.env, 'PYTHONUNBUFFERED': '1'}
     env.pop('PYTHONDONTWRITEBYTECODE', None)  # the check leaves compiled what everything imports
     start, screen = time.monotonic(), sys.stdout.isatty()
     with open(log, 'w') as out:
-        process = subprocess.Popen(step.command, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=ROOT)
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=ROOT)
         while True:
             try:
-                return process.wait(timeout=1 if screen else REPORT_EVERY)
+                status = process.wait(timeout=1 if screen else REPORT_EVERY)
             except subprocess.TimeoutExpired:
                 text = f'      {clock(time.monotonic() - start)}{say_progress(log.read_text(errors="replace"))}'
-                print(f'\r{text[:78]:78}' if screen else text, end='' if screen else '\n', flush=True)
+                print(f'{text[:78]:78}' if screen else text, end='\r' if screen else '\n', flush=True)
+            else:
+                print(f'{"":78}\r' if screen else '', end='', flush=True)  # the next line may be shorter
+                return status
 
 
 def say_progress(output: str) -> str:

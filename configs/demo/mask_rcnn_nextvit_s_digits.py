@@ -1,6 +1,6 @@
 # The 1x recipe on the demo data (tools/make_digits.py), small enough for two CPU cores. What differs from it:
-# 128×128 pictures of ten classes, a neck and heads of half the width, fewer and coarser regions, and training from
-# scratch, so that every stage and every BN has to learn, at a higher rate.
+# 128×128 pictures of ten classes; half the width in neck, RPN and mask head; fewer and coarser regions; and training
+# from scratch, so that every stage and every BN has to learn, at a higher rate.
 _base_ = '../detection/mask_rcnn_nextvit_s_1x.py'
 data_root = 'data/digits/coco/'
 metainfo = dict(classes=tuple('0123456789'))

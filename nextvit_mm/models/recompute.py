@@ -3,17 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)  # torch 2.1 does not tell
+from ..ops.threads import is_compiling
 
 
 def recomputed(block: nn.Module, x: Tensor) -> Tensor:
     """A block that runs again in the backward pass instead of keeping what it computed."""
-    if _is_compiling():  # torch.compile takes no contexts, and moves running statistics in the forward pass alone
+    if is_compiling():  # torch.compile takes no contexts, and moves running statistics in the forward pass alone
         return checkpoint(block, x, use_reentrant=False)
     return checkpoint(block, x, use_reentrant=False, context_fn=lambda: _checkpoint_contexts(block))
 

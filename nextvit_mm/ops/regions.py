@@ -27,6 +27,7 @@ def roi_align_forward(
     """Fill ``output`` (K, C, PH, PW); ``pool_mode`` 1 averages, 0 takes the largest and where it is."""
     maps, regions, size = wide(input), wide(rois), (aligned_height, aligned_width)
     if pool_mode == 1:
+        maps = maps.contiguous()  # once, and not in each thread: torchvision's kernel knows no other layout
         align = torch.ops.torchvision.roi_align
         fill(
             output,

@@ -5,8 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 WORTH_IT = 2**15  # values; below it the threads take longer to start than to compute
+
+is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)  # torch 2.1 does not tell
 
 
 def fill(output: Tensor, axis: int, values: int, compute: Callable[[slice], Tensor]) -> None:
@@ -16,9 +19,7 @@ def fill(output: Tensor, axis: int, values: int, compute: Callable[[slice], Tens
     """
     length, threads = output.size(axis), torch.get_num_threads()
     small = threads == 1 or length == 1 or values < WORTH_IT
-    # Only this thread's work is traced, and only a plain tensor has memory of its own.
-    traced = type(output) is not Tensor or torch.jit.is_tracing() or torch.compiler.is_compiling()
-    if small or traced or output.device.type != 'cpu':
+    if small or output.device.type != 'cpu' or _is_watched(output):
         output.copy_(compute(slice(None)))
         return
     inference = torch.is_inference_mode_enabled()
@@ -28,5 +29,17 @@ def fill(output: Tensor, axis: int, values: int, compute: Callable[[slice], Tens
             output.narrow(axis, part.start, part.stop - part.start).copy_(compute(part))
 
     step = -(-length // (4 * threads))  # small ones: a large region takes longer
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fill_part, [slice(at, min(at + step, length)) for at in range(0, length, step)]))
+    parts = [slice(at, min(at + step, length)) for at in range(0, length, step)]
+    try:
+        # Each thread would start as many again for what its kernel fills with zeros.
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(fill_part, parts))
+    finally:
+        torch.set_num_threads(threads)  # of the libraries whose number is that of the whole process
+
+
+def _is_watched(output: Tensor) -> bool:
+    """Whether something follows what this thread does: that of others is not seen."""
+    if torch.jit.is_tracing() or is_compiling() or _get_current_dispatch_mode() is not None:
+        return True
+    return type(output) is not Tensor  # only a plain one has memory of its own

@@ -1,5 +1,6 @@
 """The networks of Tables 1, 2, 7, 8 and 9, trained on the demo data; and what such runs reached."""
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import torch
 from ..demo import DigitsConfig, make_digits
 from ..errors import UserError
 from ..published import load_ablation
-from ..training.config import config_file
+from ..training.config import config_file, load_config
 from ..training.launch import train
 from ..utils.files import write_json
 from ..utils.logs import read_scalars
@@ -64,14 +65,18 @@ def train_rows(
         raise UserError(str(error)) from None
     networks = list(dict.fromkeys(map(first_with_same_network, configs or names)))
     runs = [(task, config, seed) for seed in seeds for task in tasks for config in networks]
-    settings = dict(cfg_options={key: str(value) for key, value in (cfg_options or {}).items()}, digits=asdict(digits))
+    options = {key: str(value) for key, value in (cfg_options or {}).items()}
+    settings = {
+        task: dict(cfg_options=options, digits=asdict(digits), config=_digest_of_config(TASKS[task][0]))
+        for task in tasks
+    }
     for i, (task, config, seed) in enumerate(runs, start=1):
         folder = Path(work_dir, task, config, f'seed{seed}')
         same = [name for name in names if name != config and first_with_same_network(name) == config]
         title = f'[{i}/{len(runs)}] {task}, {config}{" = " * bool(same)}{" = ".join(same)}, seed {seed}'
         if (folder / RESULT).is_file():
             done = read_result(folder)
-            if done['settings'] != settings:
+            if done['settings'] != settings[task]:
                 raise UserError(
                     f'{folder} was run with other settings ({done["settings"]}): remove it, or choose '
                     'another --work-dir'
@@ -79,12 +84,17 @@ def train_rows(
             print(f'{title}: done before, {done["metric"]:.1f} %', flush=True)
             continue
         print(title, flush=True)
-        result = _train_row(task, config, seed, data_dir, folder, cfg_options, settings)
+        result = _train_row(task, config, seed, data_dir, folder, cfg_options, settings[task])
         print(
             f'{title}: {result["metric"]:.1f} % after {result["iterations"]} iterations, '
             f'{result["seconds"] / 60:.1f} min',
             flush=True,
         )
+
+
+def _digest_of_config(name: str) -> str:
+    """The same for runs of the same config: its neck and heads, too, decide what a network reaches."""
+    return hashlib.sha256(load_config(str(config_file(name))).pretty_text.encode()).hexdigest()[:8]
 
 
 def _train_row(

@@ -21,6 +21,7 @@ from rich.table import Column
 
 from ..utils.processes import is_first
 from ..utils.silence import is_silenced
+from .config import laid_out_once
 
 PACKAGE = __name__.split('.')[0]
 FOR_THE_LOG = f'{PACKAGE}.reproduction'  # its tables of every 500 iterations; its warnings are shown
@@ -136,7 +137,7 @@ def on_console(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        with Console(kwargs.get('verbose', False)):
+        with Console(kwargs.get('verbose', False)), laid_out_once():
             return function(*args, **kwargs)
 
     return run

@@ -1,10 +1,10 @@
 """What ends a run before its time, and leaves it so that it can go on."""
 
-import atexit
 import contextlib
 import errno
 import functools
 import math
+import multiprocessing.util
 import os
 import signal
 import socket
@@ -167,9 +167,10 @@ def protect_workers(loader: DataLoader) -> None:
     """Let the processes of a loader, which it has not started yet, outlive a signal to the whole group."""
     if loader.num_workers:
         loader.worker_init_fn = functools.partial(_outlive_signals, init=loader.worker_init_fn)
-        # Python ends those that are left by such a signal, and would wait for them.
+        # Python ends those that are left by such a signal, and would wait for them. This comes before, at the end of
+        # any process, also of one that multiprocessing has started; at 10 its queues close, which tell them to end.
         left = weakref.ref(loader)
-        atexit.register(lambda: _end_workers_of(left()))
+        multiprocessing.util.Finalize(None, lambda: _end_workers_of(left()), exitpriority=11)
 
 
 def _end_workers_of(loader: DataLoader | None) -> None:

@@ -22,6 +22,7 @@ from mmcv.ops import (
 )
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
 from torch.autograd import gradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nextvit_mm.ops import in_use, points
 
@@ -68,26 +69,51 @@ def test_nms_match_groups_the_first_of_equal_scores(device):
 
 @pytest.mark.parametrize('mode', [contextlib.nullcontext, torch.no_grad, torch.inference_mode])
 def test_all_threads_of_a_cpu_take_regions_and_the_bits_stay(device, mode, monkeypatch):
-    shares = []
+    shares, teams = [], set()
 
     class Pool(ThreadPoolExecutor):
         def map(self, function, parts):
+            def noted(part):
+                teams.add(count_threads())
+                return function(part)
+
             shares.append(len(parts))
-            return super().map(function, parts)
+            return super().map(noted, parts)
+
+    count_threads = torch.get_num_threads
 
     monkeypatch.setattr('nextvit_mm.ops.threads.ThreadPoolExecutor', Pool)
     features, rois = random(1, 2, 32, 30, 40).to(device), random_rois(2, 41, 2, 150).to(device)
     gradient = random(3, 41, 32, 7, 7).to(device)
     results = []
-    for count in (1, 3):
+    for count, memory_format in ((1, torch.contiguous_format), (3, torch.contiguous_format), (3, torch.channels_last)):
         monkeypatch.setattr(torch, 'get_num_threads', lambda count=count: count)
         with mode():
-            maps = features.clone().requires_grad_(mode is contextlib.nullcontext)
+            maps = features.clone().contiguous(memory_format=memory_format)
+            maps.requires_grad_(mode is contextlib.nullcontext)
             output = roi_align(maps, rois, 7, 0.25, 0, 'avg', True)
         assert output.requires_grad == maps.requires_grad and output.is_inference() == (mode is torch.inference_mode)
         results.append([output, *(torch.autograd.grad(output, maps, gradient) if maps.requires_grad else [])])
-    assert all(torch.equal(one, three) and one.abs().max() > 0.1 for one, three in zip(*results))
-    assert shares == ([11] if mode is not contextlib.nullcontext else [11, 11]) * (device == 'cpu')
+    torch.set_num_threads(1)
+    for one, *threes in zip(*results):
+        assert all(torch.equal(one, three) for three in threes) and one.abs().max() > 0.1
+    assert shares == ([11] if mode is not contextlib.nullcontext else [11, 11]) * 2 * (device == 'cpu')
+    assert device != 'cpu' or teams == {1}  # none of a thread starts others
+
+
+def test_who_follows_an_operator_sees_it_with_any_number_of_threads(device, monkeypatch):
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
+    with Watch():
+        maps, rois = random(1, 2, 32, 30, 40).to(device), random_rois(2, 41, 2, 150).to(device)
+        roi_align(maps, rois, 7, 0.25, 0, 'avg', True)
+    assert seen.count('torchvision.roi_align.default') == 1
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])

@@ -129,15 +129,20 @@ def test_rows_train_on_the_demo_data(digits, tmp_path, capsys):
     folder = tmp_path / 'segmentation' / 'table8_r000' / 'seed0'
     result = ablation_runs.read_result(folder)
     assert (result['iterations'], result['batch_size']) == (2, 2) and 0 <= result['metric'] <= 100
-    with pytest.raises(UserError, match='was run with other settings'):
-        ablation_runs.train_rows(
-            [8],
-            ['segmentation'],
-            str(digits),
-            str(tmp_path),
-            configs=['table8_r000'],
-            digits=DigitsConfig(train=8, val=4, size=64),
-        )
+    text = (folder / ablation_runs.RESULT).read_text()
+    older = text.replace(result['settings']['config'], '0' * 8)  # with other heads
+    for found, given in ((text, {}), (older, options)):
+        (folder / ablation_runs.RESULT).write_text(found)
+        with pytest.raises(UserError, match='was run with other settings'):
+            ablation_runs.train_rows(
+                [8],
+                ['segmentation'],
+                str(digits),
+                str(tmp_path),
+                cfg_options=given,
+                configs=['table8_r000'],
+                digits=DigitsConfig(train=8, val=4, size=64),
+            )
     assert not list(folder.glob('*.pth')) and 'done before' in capsys.readouterr().out
 
 

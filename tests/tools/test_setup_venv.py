@@ -1,7 +1,10 @@
 """The set-up, without its downloads: what it refuses, skips and goes on with."""
 
 import importlib.util
+import os
+import re
 import sys
+import zipfile
 from collections import namedtuple
 
 import pytest
@@ -67,8 +70,8 @@ def test_progress_is_shown(setup_venv, venv, capsys, monkeypatch, line, said):
 
 @pytest.mark.slow
 def test_uv_finds_packages_where_pip_would(setup_venv, tmp_path, monkeypatch):
-    for name in ('PIP_FIND_LINKS', 'PIP_INDEX_URL', 'PIP_TIMEOUT', 'PIP_DEFAULT_TIMEOUT'):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith('PIP_')]:
+        monkeypatch.delenv(name)
     (tmp_path / 'pip.conf').write_text(
         '[global]\nindex-url = https://mirror/simple\nextra-index-url =\n    file:///one\n    file:///two\n'
         'timeout = 7\n[install]\ntimeout = 8\nfind-links = /a /b\n'
@@ -84,6 +87,43 @@ def test_uv_finds_packages_where_pip_would(setup_venv, tmp_path, monkeypatch):
         'UV_INSECURE_HOST': 'mirror',
         'UV_INDEX_STRATEGY': 'unsafe-best-match',
     }.items() <= sources.items()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('setting, how', [('', 'uv'), ('timeout = 60.0', 'pip')])
+def test_pip_is_tried_where_uv_fails(setup_venv, venv, monkeypatch, capsys, setting, how):
+    """On a folder of packages. pip takes half seconds, and uv refuses them."""
+    pytest.importorskip('uv')
+    for name in [name for name in os.environ if name.startswith(('PIP_', 'UV_'))]:
+        monkeypatch.delenv(name)
+    with zipfile.ZipFile(venv / 'zzdemo-1.0-py3-none-any.whl', 'w') as wheel:
+        wheel.writestr('zzdemo.py', '')
+        wheel.writestr('zzdemo-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\nName: zzdemo\nVersion: 1.0\n')
+        wheel.writestr('zzdemo-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
+        wheel.writestr('zzdemo-1.0.dist-info/RECORD', '')
+    (venv / 'pip.conf').write_text(f'[global]\nno-index = true\nfind-links = {venv}\n{setting}\n')
+    monkeypatch.setenv('PIP_CONFIG_FILE', str(venv / 'pip.conf'))
+    command = setup_venv.list_steps(sys.executable)[1].command
+    command = command[: command.index('--python') + 2] + ['--dry-run', 'zzdemo']
+    setup_venv.run_step(venv, setup_venv.Step('a step', 'no time', command), '[1/1] a step')
+    assert ('uv failed: trying pip' in capsys.readouterr().out) is (how == 'pip')
+    assert ('Would install zzdemo' if how == 'pip' else '+ zzdemo==1.0') in (venv / 'setup.log').read_text()
+
+
+@pytest.mark.slow
+def test_on_a_terminal_one_line_is_written_over(setup_venv, venv, monkeypatch):
+    screen, terminal = pytest.importorskip('pty').openpty()
+    with open(terminal, 'w') as file:
+        monkeypatch.setattr(sys, 'stdout', file)
+        setup_venv.run_step(venv, step(setup_venv, 'import time; print("Downloading"); time.sleep(1.5)'), '[2/5] mmcv')
+    lines = re.sub('0:0.', '0:00', os.read(screen, 4096).decode()).split('\r')
+    assert [line.strip() for line in lines] == [
+        '[2/5] mmcv (no time)',
+        '0:00 min, Downloading',
+        '',
+        'done in 0:00 min',
+        '',
+    ]
 
 
 def test_a_users_own_settings_of_uv_count(setup_venv, venv, monkeypatch):

@@ -44,6 +44,18 @@ def test_data_root_without_datasets_is_an_error():
         cfgs.set_data_root(cfg_of(train_dataloader=dict(dataset=dict(type='FakeData'))), 'new')
 
 
+def test_a_text_is_laid_out_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (calls.append(text) or text, True))
+    cfg = cfg_of(optim_wrapper=dict(lr=1))
+    with cfgs.laid_out_once():
+        texts = [cfg.pretty_text, cfg.pretty_text]
+        cfg.optim_wrapper.lr = 2
+        texts.append(cfg.pretty_text)
+    assert len(calls) == 2 and texts[0] == texts[1] != texts[2] and 'lr=2' in texts[2]
+    assert cfg.pretty_text == texts[2] and len(calls) == 3
+
+
 def test_from_scratch_freezes_nothing():
     cfg = cfgs.load_config(DETECTOR)
     cfgs.train_from_scratch(cfg)
