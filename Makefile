@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo     train Mask R-CNN on a small data set, draw its predictions"
-	@echo "make test     run the tests, on up to four cores"
+	@echo "make test     run the tests, on up to four cores with 4 GB of memory each (fewer: make test ARGS='-n 2')"
 	@echo "make test-fast  those of them that take less than half a second, for every save"
 	@echo "make lint     style, types and the contract of imports"
 	@echo "make chaos    kill runs again and again, fill a small disk, and count what is lost"

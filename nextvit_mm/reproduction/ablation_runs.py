@@ -66,10 +66,8 @@ def train_rows(
     networks = list(dict.fromkeys(map(first_with_same_network, configs or names)))
     runs = [(task, config, seed) for seed in seeds for task in tasks for config in networks]
     options = {key: str(value) for key, value in (cfg_options or {}).items()}
-    settings = {
-        task: dict(cfg_options=options, digits=asdict(digits), config=_digest_of_config(TASKS[task][0]))
-        for task in tasks
-    }
+    shared = dict(cfg_options=options, digits=asdict(digits))
+    settings = {task: dict(shared, config=_digest_of_config(TASKS[task][0])) for task in tasks}
     for i, (task, config, seed) in enumerate(runs, start=1):
         folder = Path(work_dir, task, config, f'seed{seed}')
         same = [name for name in names if name != config and first_with_same_network(name) == config]
