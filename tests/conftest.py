@@ -181,14 +181,6 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
-def run_tool(*args, cwd=ROOT, check=True, **env) -> subprocess.CompletedProcess:
-    """Run a file of tools/ as a user would: in a process of its own, which takes seconds to import everything."""
-    result = subprocess.run(
-        [sys.executable, *map(str, args)], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True
-    )
-    return _checked(result) if check else result
-
-
 def forget_runs() -> None:
     """MMEngine's loggers, visualizers (each kind has a list of its own) and scope, as a new process has none."""
     for manager in (MMLogger, MessageHub, DefaultScope, Visualizer, *Visualizer.__subclasses__()):
@@ -196,7 +188,7 @@ def forget_runs() -> None:
 
 
 def call_tool(tool, *args, cwd=ROOT, check=True, **env) -> subprocess.CompletedProcess:
-    """The same in this process: the file is run as ``__main__``, and what it prints through Python is captured.
+    """Run a file of tools/ in this process, as ``__main__``; what it prints through Python is captured.
 
     MMEngine's loggers, visualizers and scope are fresh, and the environment, the folder and torch's number of threads
     are restored. An error other than ``SystemExit`` goes on to the test.

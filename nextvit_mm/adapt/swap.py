@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from ..errors import UserError
 from ..models import NextViT
 from .heads import align_cascade, check_heads, classify
-from .look import Map, look
+from .look import Backbone, Map
 from .network import NETWORK_KEYS, foreign_backbone, is_nextvit, names_weights, network_of, other_nextvit
 from .optimizer import check_recipe_options, fit_layer_decay, published_runs, use_published_recipe
 from .options import leave_out_ours, merge_again, weights_of
@@ -111,8 +111,9 @@ def _fit(cfg: Config, key: str, backbone: ConfigDict, scope: str | None, said: l
     """Choose the stages, and change neck and heads; the new backbone is then in the config."""
     *_, holder = _walk(cfg, key)
     before, old = copy.deepcopy(holder), holder.backbone
+    old_run = Backbone(before.backbone)
     try:
-        maps = look(old, in_channels=old.get('in_channels', 3))
+        maps = old_run.look()
     except Exception as error:
         raise UserError(
             f'{key}.backbone, {old.get("type")!r}, cannot be built and run to see its maps: {_first(error)}'
@@ -134,8 +135,9 @@ def _fit(cfg: Config, key: str, backbone: ConfigDict, scope: str | None, said: l
         said.append(f'{key}.neck pools the map, which the old backbone did itself')
         said += classify(holder, maps[-1].width, key)
     necks = _necks(holder)
-    given = look(backbone, in_channels=backbone.get('in_channels', 3))
-    changes, last = _fit_necks(holder, before, necks, (maps, given), key)
+    new_run = Backbone(backbone)
+    given = new_run.look()
+    changes, last = _fit_necks(necks, _necks(before), (old_run, new_run), (maps, given), key)
     if [one.width for one in last[0]] != [one.width for one in last[1]]:
         kept = _keep_fixed_parts(holder, last, key)
         pairs = [Pair(a.width, b.width) for a, b in zip(*last)] + _pooled((maps, given), last)
@@ -178,24 +180,23 @@ def choose_stages(maps: list[Map], old: dict, key: str) -> tuple[int, ...]:
 
 
 def _fit_necks(
-    holder: ConfigDict, before: ConfigDict, necks: list, maps: tuple[list[Map], list[Map]], key: str
+    necks: list, old_necks: list, runs: tuple[Backbone, Backbone], maps: tuple[list[Map], list[Map]], key: str
 ) -> tuple[list[Change], tuple[list[Map], list[Map]]]:
     """Change the necks one after the other; what they changed, and the maps after the last one, old and new."""
     changes: list[Change] = []
-    old_necks = _necks(before)
     added = len(necks) - len(old_necks)  # one that pools
     for number, neck in enumerate(necks):
         where = f'{key}.neck' + (f'.{number}' if len(necks) > 1 else '')
         old_in, new_in = maps
         found = list(change_widths(neck, where, [Pair(a.width, b.width) for a, b in zip(old_in, new_in)]))
         try:
-            old_out = old_in if added else look(before.backbone, old_necks[: number + 1], _channels(before))
+            old_out = old_in if added else runs[0].look(old_necks[: number + 1])
         except Exception as error:
             raise UserError(
                 f'{where}, {neck.get("type")!r}, does not run on the maps of its own backbone: {_first(error)}'
             ) from error
         try:
-            new_out = look(holder.backbone, necks[: number + 1], _channels(holder))
+            new_out = runs[1].look(necks[: number + 1])
         except Exception as error:
             widths = {name: value for name, value in neck.items() if 'channels' in name}
             raise UserError(
@@ -272,10 +273,6 @@ def _import_us(cfg: Config) -> None:
 def _necks(holder: ConfigDict) -> list:
     neck = holder.get('neck') or []
     return list(neck) if isinstance(neck, (list, tuple)) else [neck]
-
-
-def _channels(holder: ConfigDict) -> int:
-    return holder.backbone.get('in_channels', 3)
 
 
 def _walk(cfg: Config, key: str) -> list[Any]:

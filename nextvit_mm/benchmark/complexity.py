@@ -5,15 +5,15 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
+from ..adapt.look import norms_keep_shapes, without_weights
 from ..errors import UserError
 from ..models.layers import CeilAvgPool2d, TokenAvgPool
 from ..utils.logs import quiet_log
@@ -179,9 +179,7 @@ def _count(run: nn.Module, image: Tensor) -> tuple[dict[str, int], int, int]:
     def record(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         layers.append((module, _layer_flops(module, inputs[0], output)))
 
-    for module in run.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.forward = partial(_keep_shape, module)
+    norms_keep_shapes(run)
     handles = [module.register_forward_hook(record) for module in run.modules() if _rule(module)]
     try:
         with torch.no_grad():
@@ -194,11 +192,6 @@ def _count(run: nn.Module, image: Tensor) -> tuple[dict[str, int], int, int]:
     by_module['total'] = found.total
     norms = sum(flops for module, flops in layers if isinstance(module, NORMS))
     return by_module, sum(flops for _, flops in layers), norms
-
-
-def _keep_shape(norm: nn.Module, x: Tensor) -> Tensor:
-    """What a BN in eval mode does to shapes: on the meta device PyTorch takes ten operations for it, a third of all."""
-    return x if x.shape[1] == norm.num_features else type(norm).forward(norm, x)  # which names both widths
 
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -296,12 +289,3 @@ def _module_flops(model: nn.Module, name: str, by_module: dict[str, int]) -> int
     return sum(
         _module_flops(model, f'{name}.{child}', by_module) for child, _ in model.get_submodule(name).named_children()
     )
-
-
-def without_weights(model: ConfigDict) -> ConfigDict:
-    """The config of a model, with no checkpoint named in it."""
-    model = copy.deepcopy(model)
-    model.pop('pretrained', None)
-    if 'backbone' in model:
-        model.backbone.pop('init_cfg', None)
-    return model

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
@@ -29,7 +29,7 @@ from ..predict.predictor import About, Predictor
 from ..utils.logs import quiet_log
 from ..utils.metainfo import leaf_datasets, read_metainfo
 from .candidates import SETTLING_SIZE, photographs, settle_norms
-from .complexity import count_complexity, without_weights
+from .complexity import count_complexity
 from .model_list import load, parse_model
 
 WRITERS = dict(onnxruntime=('onnx', '.onnx', write_onnx), openvino=('openvino', '.xml', write_openvino))
@@ -105,10 +105,18 @@ def build(cfg: Config, seed: int) -> nn.Module:
     """The model of a config with random weights, its BN with statistics of their own; nothing is downloaded."""
     init_default_scope(cfg.default_scope)
     torch.manual_seed(seed)
-    model = revert_sync_batchnorm(MODELS.build(without_weights(cfg.model)))
+    model = revert_sync_batchnorm(MODELS.build(_without_checkpoints(cfg.model)))
     model.init_weights()
     settle_norms(model if cfg.default_scope == 'mmseg' else model.backbone, SETTLING_SIZE, seed)
     return model.eval().requires_grad_(False)
+
+
+def _without_checkpoints(model: ConfigDict) -> ConfigDict:
+    """The config of a model, with no checkpoint named in it; how weights are drawn stays."""
+    model = copy.deepcopy(model)
+    model.pop('pretrained', None)
+    model.get('backbone', {}).pop('init_cfg', None)
+    return model
 
 
 def widen_scores(maker: '_Maker') -> None:

@@ -12,15 +12,17 @@ import subprocess
 import sys
 import time
 import traceback
+from functools import partial
 
 import pytest
 import torch
 
 from nextvit_mm.utils.logs import read_scalars
 
-from ..conftest import DEMO, DETECTOR, ROOT, call_tool, hollow, published_names, run_tool, shared, write_small
+from ..conftest import DEMO, DETECTOR, ROOT, call_tool, hollow, published_names, shared, write_small
 from ..weights.test_keys import official
 
+RUN = 'import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name="__main__")'
 TRAIN, TEST = ROOT / 'tools' / 'train.py', ROOT / 'tools' / 'test.py'
 TWO_EPOCHS = [
     'train_cfg.max_epochs=2',
@@ -117,7 +119,7 @@ def call_into(command, log):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['digits', 'coco'])
-def test_train_die_resume_evaluate_draw(name, digits, tmp_path):
+def test_train_die_resume_evaluate_draw(name, digits, tmp_path, run_fresh):
     case = digits_case(digits, tmp_path) if name == 'digits' else coco_case(tmp_path)
     work_dir, whole = tmp_path / 'killed', tmp_path / 'whole'
     call_tool(*train_command(case, whole))
@@ -140,7 +142,8 @@ def test_train_die_resume_evaluate_draw(name, digits, tmp_path):
     assert steps[0] == steps[1]
 
     config, data_root, options = case
-    (run_tool if name == 'digits' else call_tool)(
+    test = partial(run_fresh, RUN, PYTHONPATH=str(ROOT)) if name == 'digits' else call_tool
+    test(
         TEST,
         config,
         work_dir / 'epoch_2.pth',

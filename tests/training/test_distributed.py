@@ -46,16 +46,30 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-LAUNCHER = 'import sys; from torch.distributed.run import main; main(sys.argv[1:])'  # torchrun
+TORCHRUN = 'import sys; from torch.distributed.run import main; main(sys.argv[1:])'
+# The same agent, whose processes have what this one has imported.
+FORKS = """
+import runpy, sys
+import nextvit_mm.utils.command
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+def run(*argv):
+    sys.argv = list(argv)
+    runpy.run_path(argv[0], run_name='__main__')
+port, *argv = sys.argv[4:]
+agent = LaunchConfig(
+    1, 1, 2, run_id='none', max_restarts=0, monitor_interval=0.1, start_method='fork', rdzv_backend='static',
+    rdzv_endpoint=f'127.0.0.1:{port}', rdzv_configs=dict(rank=0))
+elastic_launch(agent, run)(*argv)
+"""
 
 
 @pytest.fixture(scope='module')
 def start_two(run_fresh):
     """A function that runs a file in two processes, as torchrun does."""
 
-    def start(*args, check=True, **env) -> subprocess.CompletedProcess:
+    def start(*args, launcher=TORCHRUN, check=True, **env) -> subprocess.CompletedProcess:
         return run_fresh(
-            LAUNCHER,
+            launcher,
             *('--nproc_per_node', 2, '--master_port', free_port(), *args),
             check=check,
             **{'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **env},
@@ -232,7 +246,7 @@ run_command(command, parser)
 @pytest.mark.parametrize('what', ['all', 'one', 'bug'])
 def test_one_process_speaks_and_all_end(tmp_path, what, start_two):
     (tmp_path / 'tool.py').write_text(FAILING)
-    done = start_two(tmp_path / 'tool.py', what, '--launcher', 'pytorch', check=False)
+    done = start_two(tmp_path / 'tool.py', what, '--launcher', 'pytorch', launcher=FORKS, check=False)
     assert done.returncode
     ours, banner = done.stderr.split('ChildFailedError', 1)
     cause = dict(all='no data', one='no data here (process 1 of 2', bug='ValueError: a mistake')[what]
