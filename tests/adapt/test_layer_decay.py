@@ -9,7 +9,7 @@ from nextvit_mm.adapt.layer_decay import LAYER_DECAY
 from nextvit_mm.adapt.optimizer import use_our_layer_decay
 from nextvit_mm.errors import UserError
 
-from ..conftest import DETECTOR, TINY, load_config
+from ..conftest import DETECTOR, GROUPED, load_config
 
 
 class _Detector(nn.Module):
@@ -29,7 +29,7 @@ def _wrap(model: nn.Module, **groups):
 
 
 def test_the_rate_falls_with_the_depth():
-    model = _Detector(NextViT(TINY, frozen_stages=1))
+    model = _Detector(NextViT(GROUPED, frozen_stages=1))
     wrapper = _wrap(model, decay_rate=0.5)
     groups = {group['param_name']: group for group in wrapper.optimizer.param_groups}
     assert not any(name.startswith('backbone.stem') for name in groups)  # frozen
@@ -45,7 +45,7 @@ def test_the_rate_falls_with_the_depth():
 
 def test_a_rate_for_groups_of_layers_leaves_the_first_depth_what_it_leaves_theirs():
     """MMDetection's rule for ConvNeXt: decay_rate ** (num_layers + 2 - 1 - layer), of layer 0."""
-    wrapper = _wrap(_Detector(NextViT(TINY)), decay_rate=0.7, num_layers=6, decay_type='stage_wise')
+    wrapper = _wrap(_Detector(NextViT(GROUPED)), decay_rate=0.7, num_layers=6, decay_type='stage_wise')
     rates = {group['param_name']: group['lr'] for group in wrapper.optimizer.param_groups}
     assert rates['backbone.stem.0.conv.weight'] == pytest.approx(0.1 * 0.7**7)
     assert min(rates.values()) == rates['backbone.stem.0.conv.weight'] and rates['neck.weight'] == pytest.approx(0.1)
@@ -61,7 +61,7 @@ def test_a_rate_for_groups_of_layers_leaves_the_first_depth_what_it_leaves_their
 )
 def test_wrong_groups_are_refused(groups, words):
     with pytest.raises(UserError, match=words):
-        _wrap(_Detector(NextViT(TINY)), **groups)
+        _wrap(_Detector(NextViT(GROUPED)), **groups)
 
 
 def test_a_backbone_without_depths_is_refused():

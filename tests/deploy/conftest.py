@@ -17,9 +17,6 @@ BASES = dict(
     upernet='demo/upernet_nextvit_s_digits.py',
     classification='_base_/models/nextvit_classifier.py',
 )
-# Exporters take a time that grows with the blocks: one of a group is as good as two. With fewer, random weights find
-# the same class everywhere.
-SHALLOW = dict(TINY, stages=[dict(stage, repeats=1) for stage in TINY['stages']])
 SCOPES = dict(detection='mmdet', semantic_fpn='mmseg', upernet='mmseg', classification='mmpretrain')
 
 
@@ -29,11 +26,11 @@ class Case(NamedTuple):
     cfg: Config
 
 
-def tiny_config(kind: str, digits: Path = None, arch: dict = TINY) -> Config:
+def tiny_config(kind: str, digits: Path = None) -> Config:
     """A config of a kind of model with the smallest backbone, and with data where a folder of digits is given."""
     cfg = Config.fromfile(ROOT / 'configs' / BASES[kind])
     widths = [32, 64, 128, 128]
-    cfg.model.backbone.update(arch=arch, init_cfg=None)
+    cfg.model.backbone.update(arch=TINY, init_cfg=None)
     if kind == 'detection':
         cfg.model.neck.update(in_channels=widths, out_channels=32)
         cfg.model.rpn_head.update(in_channels=32, feat_channels=32)
@@ -92,8 +89,8 @@ def build(cfg: Config) -> torch.nn.Module:
     return model
 
 
-def make_case(kind: str, folder: Path, digits: Path, arch: dict = TINY) -> Case:
-    cfg = tiny_config(kind, digits, arch)
+def make_case(kind: str, folder: Path, digits: Path) -> Case:
+    cfg = tiny_config(kind, digits)
     cfg.dump(folder / f'{kind}.py')
     torch.save(dict(state_dict=build(cfg).state_dict(), meta={}), folder / f'{kind}.pth')
     return Case(str(folder / f'{kind}.py'), str(folder / f'{kind}.pth'), cfg)
@@ -103,4 +100,4 @@ def make_case(kind: str, folder: Path, digits: Path, arch: dict = TINY) -> Case:
 def cases(tmp_path_factory, digits):
     """A config file and a checkpoint of every kind."""
     folder = tmp_path_factory.mktemp('cases')
-    return {kind: make_case(kind, folder, digits, SHALLOW) for kind in KINDS}
+    return {kind: make_case(kind, folder, digits) for kind in KINDS}

@@ -13,7 +13,7 @@ from nextvit_mm.inference import load_predictor
 from nextvit_mm.predict.predictor import Predictor, about_file
 from nextvit_mm.visualization.networks import load_beside, load_network, read_config, take_pictures
 
-from .conftest import SHALLOW, build, tiny_config
+from .conftest import build, tiny_config
 
 MODES = {1: 'L', 4: 'RGBA'}
 
@@ -40,7 +40,7 @@ def write_case(kind: str, channels: int, folder):
     for key in ('bgr_to_rgb', 'to_rgb'):
         if key in pre and kind == 'detection':
             pre[key] = False
-    cfg.model.backbone.update(arch=SHALLOW, in_channels=channels)
+    cfg.model.backbone.in_channels = channels
     cfg.dump(folder / f'{kind}.py')
     torch.save(dict(state_dict=build(cfg).state_dict(), meta={}), folder / f'{kind}.pth')
     return str(folder / f'{kind}.py'), str(folder / f'{kind}.pth')

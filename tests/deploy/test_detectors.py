@@ -17,8 +17,7 @@ from nextvit_mm.deploy.reference import see
 from nextvit_mm.deploy.steps import plan
 from nextvit_mm.errors import UserError
 from nextvit_mm.predict.predictor import Predictor, about_file
-from tests.conftest import randomise
-from tests.deploy.conftest import SHALLOW
+from tests.conftest import TINY, randomise
 
 pytest.importorskip('mmdet')
 CONFIGS = dict(
@@ -56,7 +55,7 @@ def tiny_detector(name: str) -> Config:
     """MMDetection's config with a tiny Next-ViT and narrow heads."""
     cfg = read_config(CONFIGS.get(name, name))
     cfg.model = narrow(cfg.model)
-    cfg.model.backbone = dict(type='nextvit_mm.NextViT', arch=SHALLOW)
+    cfg.model.backbone = dict(type='nextvit_mm.NextViT', arch=TINY)
     (cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck).in_channels = [32, 64, 128, 128]
     for head in (cfg.model.get('bbox_head'), cfg.model.get('rpn_head')):
         if head and 'stacked_convs' in head:

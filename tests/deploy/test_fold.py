@@ -11,7 +11,7 @@ from nextvit_mm import NextViT
 from nextvit_mm.deploy.fold import FoldedEMHSA, fold, remaining_norms
 from nextvit_mm.errors import UserError
 from nextvit_mm.weights.keys import is_folded
-from tests.conftest import TINY, randomise, relative_error, tiny
+from tests.conftest import GROUPED, TINY, randomise, relative_error, tiny
 from tests.deploy.conftest import KINDS, build, tiny_config
 
 SIZES = [(64, 64), (65, 97), (50, 83)]
@@ -79,7 +79,7 @@ def test_the_original_is_untouched():
 
 
 def test_keys_and_values_are_one_product_without_bias():
-    attention = [module for module in fold(tiny()).modules() if isinstance(module, FoldedEMHSA)]
+    attention = [module for module in fold(tiny(GROUPED)).modules() if isinstance(module, FoldedEMHSA)]
     assert len(attention) == 4 and all(module.kv.bias is None for module in attention)
 
 

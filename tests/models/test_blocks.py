@@ -11,15 +11,15 @@ from nextvit_mm import NextViT
 from nextvit_mm.deploy.fold import fold
 from nextvit_mm.models.arch import StageArch, split_ntb_channels
 from nextvit_mm.models.blocks import BLOCKS, NTB, BlockOptions
-from tests.conftest import TINY, randomise, relative_error
+from tests.conftest import GROUPED, randomise, relative_error
 
 OPTIONS = BlockOptions(dict(type='BN'), dict(type='ReLU'))
 PEERS = ('Bottleneck', 'ConvNeXt', 'LSA', 'PoolFormer', 'LocalMHRA')
 
 
 def tiny_arch(**changes) -> dict:
-    """TINY with changes to every stage."""
-    arch = copy.deepcopy(TINY)
+    """A network with changes to every stage."""
+    arch = copy.deepcopy(GROUPED)
     for stage in arch['stages']:
         stage.update(changes)
     return arch

@@ -13,7 +13,7 @@ from ..conftest import TINY, randomise, relative_error, tiny
 
 # Capturing takes a time that grows with the layers. These two stages have both blocks, every kind of layer and E-MHSA
 # in both ways: with its keys and values reduced, and not.
-TWO_STAGES = dict(TINY, stages=[TINY['stages'][1], dict(TINY['stages'][3], num_ncb=0)])
+TWO_STAGES = dict(TINY, stages=[dict(TINY['stages'][1], num_ncb=1), TINY['stages'][3]])
 SHAPES = [(2, 3, 64, 64), (2, 3, 80, 56), (2, 3, 97, 65)]  # the last is a multiple of nothing
 
 

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nextvit_mm import NextViT
 from nextvit_mm.models.layers import EMHSA, CeilAvgPool2d
 
-from ..conftest import TINY, relative_error, tiny
+from ..conftest import GROUPED, TINY, relative_error, tiny
 
 
 def test_registered_in_the_root_registry():
@@ -235,7 +235,7 @@ def test_channels_last_attention_copies_no_layout():
 
 
 def test_layer_depth_for_layer_wise_decay():
-    model = NextViT(TINY, out_norm='all')
+    model = NextViT(GROUPED, out_norm='all')
     depth = {n: model.get_layer_depth('backbone.' + n, 'backbone.') for n, _ in model.named_parameters()}
     num_blocks = 1 + 2 + 4 + 2
     assert {total for _, total in depth.values()} == {num_blocks + 2}

@@ -63,7 +63,7 @@ def test_branches_are_told_in_figures(cases, tmp_path):
     result = call_tool(TOOL, 'spectrum', *cases['semantic_fpn'][:2], '--branches', '--count', '3', '--out', out)
     check_sheet(out)
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith('    stage ')]
-    assert [row[1] + row[3] for row in rows] == ['2,2', '3,2', '3,4', '4,2'] * 2
+    assert [row[1] + row[3] for row in rows] == ['2,1', '4,1'] * 2
     for row in rows:
         assert all(0 <= float(share) <= 100 for share in row[5:9]) and ' of 3' in ' '.join(row)
 

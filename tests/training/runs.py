@@ -37,10 +37,6 @@ default_hooks = dict(
 env_cfg = dict(cudnn_benchmark=False)
 randomness = dict(seed=1, deterministic=True)
 """
-# A block a stage, of either kind: the time of a run grows with the layers, in its steps, its checkpoints and all else.
-NETWORK = dict(
-    TINY, stages=[dict(stage, num_ncb=1 - i % 2, num_ntb=i % 2, repeats=1) for i, stage in enumerate(TINY['stages'])]
-)
 ITERATIONS = dict(
     train_cfg=dict(by_epoch=False, max_iters=9, val_interval=100, _delete_=True),
     train_dataloader=dict(sampler=dict(type='InfiniteSampler')),
@@ -62,7 +58,7 @@ def write_config(folder: Path, name: str = 'tiny.py', **changes) -> str:
     """A config of the run, with pictures beside it; by iterations with ``**ITERATIONS``."""
     if not (folder / 'pictures').is_dir():
         write_pictures(folder / 'pictures')
-        text = CONFIG.replace('ARCH', repr(NETWORK)).replace('PICTURES', str(folder / 'pictures'))
+        text = CONFIG.replace('ARCH', repr(TINY)).replace('PICTURES', str(folder / 'pictures'))
         (folder / 'base.py').write_text(text)
     lines = ["_base_ = 'base.py'", *(f'{key} = {value!r}' for key, value in changes.items())]
     (folder / name).write_text('\n'.join(lines))

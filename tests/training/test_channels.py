@@ -6,13 +6,12 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from nextvit_mm import NextViT
 from nextvit_mm.errors import UserError
 from nextvit_mm.training.channels import fit_channels
 from nextvit_mm.weights.channels import FIRST, adapt_input
 
-from ..conftest import randomise
-from .runs import ITERATIONS, NETWORK, run, same, weights, write_config
+from ..conftest import tiny
+from .runs import ITERATIONS, run, same, weights, write_config
 
 COLORS = {1: ('L', 'grayscale'), 4: ('RGBA', 'unchanged')}
 
@@ -30,7 +29,7 @@ def test_train_test_draw_and_resume(tmp_path, channels):
     pytest.importorskip('mmpretrain')
     from nextvit_mm.training.launch import evaluate
 
-    torch.save(randomise(NextViT(NETWORK, out_norm='last')).state_dict(), tmp_path / 'three.pth')
+    torch.save(tiny(out_norm='last').state_dict(), tmp_path / 'three.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'three.pth'))
     pipeline = [dict(type='LoadImageFromFile', color_type=COLORS[channels][1]), dict(type='PackInputs')]
     loader = dict(dataset=dict(pipeline=pipeline))

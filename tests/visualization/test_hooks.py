@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 
 from nextvit_mm import NextViT
 from nextvit_mm.visualization import hooks
-from tests.conftest import TINY, randomise, tiny
+from tests.conftest import GROUPED, randomise, tiny
 
 IMAGE = torch.rand(1, 3, 96, 64, generator=torch.Generator().manual_seed(0))
 
@@ -18,7 +18,7 @@ def count_hooks(model):
 
 
 def of_ratio(ratio):
-    arch = copy.deepcopy(TINY)
+    arch = copy.deepcopy(GROUPED)
     for stage in arch['stages']:
         stage['mix_ratio'] = ratio
     return randomise(NextViT(arch)).eval()
@@ -40,7 +40,7 @@ def see_branches(backbone):
 
 
 def test_branches_are_those_of_equation_6():
-    ntbs, inputs, outputs, seen = see_branches(tiny().eval())
+    ntbs, inputs, outputs, seen = see_branches(tiny(GROUPED).eval())
     assert [ntb[:2] for ntb in ntbs] == [(2, 2), (3, 2), (3, 4), (4, 2)] and set(seen) == set(ntbs)
     for ntb in ntbs:
         block = ntb.module
@@ -67,7 +67,7 @@ def test_a_branch_that_is_not_there_is_none(ratio, there):
 
 
 def test_looking_changes_nothing_and_ends():
-    backbone = tiny().eval()
+    backbone = tiny(GROUPED).eval()
     before = count_hooks(backbone)
     with torch.no_grad():
         plain = backbone(IMAGE)
@@ -85,7 +85,7 @@ def test_looking_changes_nothing_and_ends():
 
 
 def test_stages_that_are_not_returned_are_seen_after_their_norm():
-    backbone = tiny(out_indices=(3,), out_norm='last').eval()
+    backbone = tiny(GROUPED, out_indices=(3,), out_norm='last').eval()
     with torch.no_grad():
         stages = hooks.run(backbone, IMAGE)
         assert list(stages) == [1, 2, 3, 4] and torch.equal(stages[4], backbone(IMAGE)[0])

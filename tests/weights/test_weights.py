@@ -18,7 +18,7 @@ from nextvit_mm.weights.checkpoint import load_checkpoint
 from nextvit_mm.weights.fetch import locate_weights
 from nextvit_mm.weights.io import TENSORS_ONLY, read_weights
 
-from ..conftest import TINY, empty, published_names, randomise, tiny
+from ..conftest import GROUPED, empty, published_names, randomise, tiny
 
 tensors_only = pytest.mark.skipif(not TENSORS_ONLY, reason='needs torch 2.6: older versions have no allow-list')
 
@@ -37,19 +37,19 @@ def official_names(state_dict, depths):
     return names
 
 
-DEPTHS = (1, 2, 4, 2)  # of TINY
+DEPTHS = (1, 2, 4, 2)  # of GROUPED
 
 
 @pytest.fixture
 def classifier():
     """A published classifier's file in the authors' layout, of the tiny network."""
-    state = official_names(tiny(out_norm='last').state_dict(), DEPTHS)
+    state = official_names(tiny(GROUPED, out_norm='last').state_dict(), DEPTHS)
     state.update({'proj_head.0.weight': torch.rand(10, 128), 'proj_head.0.bias': torch.rand(10)})
     return dict(model=state)
 
 
 def initialised(path, **kwargs):
-    model = NextViT(TINY, init_cfg=dict(type='Pretrained', checkpoint=str(path)), **kwargs)
+    model = NextViT(GROUPED, init_cfg=dict(type='Pretrained', checkpoint=str(path)), **kwargs)
     model.init_weights()
     return model
 
@@ -58,7 +58,10 @@ def initialised(path, **kwargs):
 @pytest.mark.parametrize('out_norm', ['none', 'last', 'all'])
 def test_an_official_file_loads_whole(classifier, tmp_path, out_norm):
     torch.save(classifier, tmp_path / 'nextvit.pth')
-    model, source = initialised(tmp_path / 'nextvit.pth', out_norm=out_norm), tiny(out_norm='last').state_dict()
+    model, source = (
+        initialised(tmp_path / 'nextvit.pth', out_norm=out_norm),
+        tiny(GROUPED, out_norm='last').state_dict(),
+    )
     own = model.state_dict()
     for name, tensor in source.items():
         if name in own:
@@ -80,10 +83,10 @@ def test_a_timm_file_loads_whole(tmp_path, suffix):
 
 
 def test_own_checkpoint_of_a_detector_by_prefix(tmp_path):
-    state = {'backbone.' + k: v for k, v in tiny().state_dict().items()}
+    state = {'backbone.' + k: v for k, v in tiny(GROUPED).state_dict().items()}
     torch.save(dict(state_dict={**state, 'neck.weight': torch.rand(3)}), tmp_path / 'detector.pth')
     model = NextViT(
-        TINY, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'detector.pth'), prefix='backbone.')
+        GROUPED, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'detector.pth'), prefix='backbone.')
     )
     model.init_weights()
     assert all(torch.equal(v, state['backbone.' + k]) for k, v in model.state_dict().items())
@@ -109,7 +112,7 @@ def _wrong_size(state):
 )
 def test_a_file_that_does_not_fit_stops_and_changes_nothing(classifier, tmp_path, spoil, word):
     torch.save(dict(model=spoil(classifier['model'])), tmp_path / 'nextvit.pth')
-    model = NextViT(TINY, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'nextvit.pth')))
+    model = NextViT(GROUPED, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'nextvit.pth')))
     before = model.stem[1].conv.weight.clone()
     with pytest.raises(WeightsError, match=word) as error:
         model.init_weights()
@@ -268,12 +271,12 @@ def test_a_hub_out_of_reach_says_what_to_do(tmp_path, run_fresh):
 def test_every_spelling_of_pretrained_is_strict_and_comes_last(classifier, tmp_path, kind):
     torch.save(classifier, tmp_path / 'nextvit.pth')
     pretrained = dict(type=kind, checkpoint=str(tmp_path / 'nextvit.pth'))
-    model = NextViT(TINY, init_cfg=[pretrained, dict(type='Constant', val=0.5, layer='Conv2d')])
+    model = NextViT(GROUPED, init_cfg=[pretrained, dict(type='Constant', val=0.5, layer='Conv2d')])
     model.init_weights()
     assert torch.equal(model.stem[0].conv.weight, classifier['model']['stem.0.conv.weight'])
     torch.save({'layer1.weight': torch.rand(2)}, tmp_path / 'nextvit.pth')
     with pytest.raises(WeightsError, match='nothing was loaded'):
-        NextViT(TINY, init_cfg=pretrained).init_weights()
+        NextViT(GROUPED, init_cfg=pretrained).init_weights()
 
 
 def test_a_web_page_is_called_one(tmp_path):
@@ -295,7 +298,7 @@ def test_a_classifier_without_its_last_norm_does_not_fit_one_that_has_it(classif
 
 
 def test_dialects_are_not_mixed(classifier, tmp_path):
-    torch.save(dict(model={**tiny().state_dict(), **classifier['model']}), tmp_path / 'x.pth')
+    torch.save(dict(model={**tiny(GROUPED).state_dict(), **classifier['model']}), tmp_path / 'x.pth')
     with pytest.raises(WeightsError, match='several dialects'):
         initialised(tmp_path / 'x.pth')
 
