@@ -36,11 +36,11 @@ def made_up(*rows, reference=None, limits=None, shapes=('8x224',)):
 
 @pytest.fixture(scope='module')
 def measured(small_kernels):
-    """Ours and timm's at 64 × 64, one round."""
+    """Ours and timm's at 32 × 32, one round."""
     return measure_latency(
         LatencyOptions(
             candidates=['nextvit_s', 'timm:nextvit_small'],
-            shapes=['1x64'],
+            shapes=['1x32'],
             runtimes=['eager', 'folded', 'onnxruntime'],
             precisions=['fp32', 'bf16'],
             **ONCE,
@@ -140,8 +140,8 @@ def test_rows_compute_what_timm_computes(measured):
     assert {'nextvit_s/eager/fp32', 'nextvit_s/folded/bf16', 'nextvit_s/onnxruntime/fp32', REFERENCE} <= keys
     assert all(measured_row.agrees for measured_row in measured.rows)
     assert all(measured_row.error < 1e-4 for measured_row in measured.rows if measured_row.precision == 'fp32')
-    network = build(parse_candidate('timm:nextvit_small'), (64, 64), 0, 'cpu')
-    flops = 2 * count_multiply_adds(network, (1, 3, 64, 64))
+    network = build(parse_candidate('timm:nextvit_small'), (32, 32), 0, 'cpu')
+    flops = 2 * count_multiply_adds(network, (1, 3, 32, 32))
     assert {measured_row.flops for measured_row in measured.rows} == {flops}
 
 
@@ -260,7 +260,7 @@ def test_json_and_markdown_hold_the_run(measured, tmp_path):
     by_key = {one['key']: one for one in content['rows']}
     ours, base = by_key['nextvit_s/folded/fp32'], by_key[REFERENCE]
     assert ours['ratio'] == pytest.approx(base['median'] / ours['median'])
-    assert ours['shape'] == [1, 64, 64] and len(ours['rounds']) == 1
+    assert ours['shape'] == [1, 32, 32] and len(ours['rounds']) == 1
     text = (tmp_path / 'run.md').read_text()
     assert '| nextvit_s | folded | fp32 |' in ' '.join(text.split()) and content['machine']['cpu'] in text
     assert text.count('\n|') == len(measured.rows) + 2

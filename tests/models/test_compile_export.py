@@ -34,8 +34,8 @@ def assert_equal_outputs(function, model, shapes=SHAPES, tolerance=1e-5):
 def test_torch_compile_fullgraph_with_dynamic_sizes():
     """Captured whole; and a stage's NTB, which has all layers of an NCB, through the default code generator.
 
-    That takes long, and longer with each symbol and with each layer that divides one: the batch size is no symbol there.
-    Nor are there vectors in the code, for which PyTorch simplifies every stride in the two sides: three quarters of the
+    That takes long, and longer with each symbol and each layer that divides one: the batch size is no symbol there. Nor
+    are there vectors in the code, for which PyTorch simplifies every stride in the two sides: three quarters of the
     time for what is no work of ours. The square comes last: met first, its sides would be one symbol, and all would be
     generated once more.
     """
