@@ -51,7 +51,10 @@ class NextViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
         for name in IGNORED:
             self._given.pop(name, None)
         if self._given:
-            raise UserError(f'{LAYER_DECAY}: paramwise_cfg has unknown keys: {", ".join(self._given)}')
+            raise UserError(
+                f'{LAYER_DECAY}: paramwise_cfg has unknown keys: {", ".join(self._given)}. Keys of another constructor '
+                'go with --cfg-options optim_wrapper.paramwise_cfg._delete_=True'
+            )
         # The base class asks for parameters only where there is something that concerns single ones.
         self.paramwise_cfg = dict(rate=self._rate)
         return super().__call__(model)
