@@ -16,7 +16,7 @@ from ..published import load_table
 from ..utils.norms import batch_norms, new_statistics
 from ..utils.optional import need
 from ..weights.keys import arch_depths, to_ours
-from .complexity import multiply_adds
+from .flops import multiply_adds
 
 ARCHS = dict(nextvit_s='small', nextvit_b='base', nextvit_l='large')
 SETTLING_SIZE = (128, 128)  # of the images that give BN their statistics

@@ -5,7 +5,6 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -17,6 +16,7 @@ from ..adapt.look import norms_keep_shapes, without_weights
 from ..errors import UserError
 from ..models.layers import CeilAvgPool2d, TokenAvgPool
 from ..utils.logs import quiet_log
+from .flops import multiply_adds
 
 # Images at which the paper counted (captions of Tables 5 and 6), and a classifier's usual one.
 SIZES: dict[str, tuple[int, int]] = dict(mmdet=(800, 1280), mmseg=(512, 2048), mmpretrain=(224, 224))
@@ -154,24 +154,6 @@ class _OneImage(nn.Module):
             head(torch.empty(regions, extractor.out_channels, *pooled, device='meta'))
 
 
-class MultiplyAdds(NamedTuple):
-    """Multiply-adds: in all, and by the name of the module, which begins with its model's class."""
-
-    total: int
-    by_module: dict[str, int]
-
-
-def multiply_adds(run: Callable[[], Any]) -> MultiplyAdds:
-    """Multiply-adds of the convolutions, linear layers and matrix products that ``run()`` calls, backward included."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        run()
-    # PyTorch counts 2 FLOPs a multiply-add.
-    by_module = {name: sum(counts.values()) // 2 for name, counts in counter.get_flop_counts().items()}
-    return MultiplyAdds(counter.get_total_flops() // 2, by_module)
-
-
 def _count(run: nn.Module, image: Tensor) -> tuple[dict[str, int], int, int]:
     """Multiply-adds by module; the layer-by-layer count; elements of the norms, twice."""
     layers: list[tuple[nn.Module, int]] = []
@@ -183,7 +165,7 @@ def _count(run: nn.Module, image: Tensor) -> tuple[dict[str, int], int, int]:
     handles = [module.register_forward_hook(record) for module in run.modules() if _rule(module)]
     try:
         with torch.no_grad():
-            found = multiply_adds(lambda: run(image))
+            found = multiply_adds(lambda: run(image), run)
     finally:
         for handle in handles:
             handle.remove()

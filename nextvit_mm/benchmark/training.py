@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..utils.progress import say
 from ..utils.subprocess import run_apart
 from .candidates import build, build_timms, parse_candidate, photographs
-from .complexity import multiply_adds
+from .flops import multiply_adds
 from .machine import describe_machine, limit_kernels, prepare_torch
 from .options import TRAINING_PRECISIONS, TRAINING_REFERENCE, TrainingOptions
 from .rounds import Result, Row, Run, Timer, limits_of, parse_shape, shape_name
