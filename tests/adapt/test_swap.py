@@ -7,9 +7,11 @@ import pytest
 from mmengine.config import Config
 
 from nextvit_mm.adapt import read_config, use_nextvit
+from nextvit_mm.adapt.look import Map
 from nextvit_mm.adapt.network import names_weights, network_of
 from nextvit_mm.adapt.pictures import PIXELS, set_pixels
 from nextvit_mm.adapt.read import differences
+from nextvit_mm.adapt.swap import choose_stages
 from nextvit_mm.adapt.widths import Pair, change_widths
 from nextvit_mm.errors import UserError
 from nextvit_mm.training.config import use_tta
@@ -105,6 +107,17 @@ def test_maps_of_other_strides_are_told(monkeypatch):
     monkeypatch.setattr('nextvit_mm.adapt.swap.print_log', lambda text, *_: said.append(text))
     use_nextvit(read_config('mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'), 'small')
     assert any('maps of strides [4, 8, 8, 8] become maps of [4, 8, 16, 32]' in line for line in said)
+
+
+@pytest.mark.parametrize('strides, stages', [((4, 8, 8, 8), (0, 1, 2, 3)), ((8, 16), (1, 2)), ((8, 8, 8, 16), None)])
+def test_four_maps_that_begin_with_ours_are_our_four(strides, stages):
+    """Of a network that does not tell its dilations."""
+    maps = [Map(stride, 64) for stride in strides]
+    if stages:
+        assert choose_stages(maps, dict(type='Net'), 'model') == stages
+    else:
+        with pytest.raises(UserError, match='gives maps of stride 8 with 64 channels'):
+            choose_stages(maps, dict(type='Net'), 'model')
 
 
 def test_vectors_of_several_kinds_are_refused():
