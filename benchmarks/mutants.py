@@ -161,14 +161,15 @@ def is_noticed(mutant: Mutant, project: Path) -> bool:
         result = subprocess.run([*command, *tests], cwd=project, env=env, capture_output=True, text=True)
     finally:
         path.write_text(text, encoding='utf-8')
-    if result.returncode not in (0, 1, 2):  # of pytest: passed, failed, stopped at an import
+    if result.returncode > 2:  # of pytest: 0 passed, 1 failed, 2 stopped at an import; a crash is below 0
         sys.exit(f'pytest ended with {result.returncode}:\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}')
     by = [
         line.split()[1].partition('::')[2]
         for line in result.stdout.splitlines()
         if line.startswith(('FAILED', 'ERROR'))
     ]
-    word = f'noticed by {by[0] if by else "an import"}' if result.returncode else 'SURVIVED'
+    how = by[0] if by else 'an import' if result.returncode > 0 else 'a crash'
+    word = f'noticed by {how}' if result.returncode else 'SURVIVED'
     print(f'{word:<60} {mutant.file}: {mutant.line} -> {mutant.becomes} ({time.monotonic() - start:.0f} s)', flush=True)
     return bool(result.returncode)
 
