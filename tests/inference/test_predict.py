@@ -1,5 +1,6 @@
 """tools/predict.py and load_predictor: what they take, what they write, and what they say of what they cannot read."""
 
+import inspect
 import json
 import shutil
 
@@ -100,6 +101,12 @@ def test_drawn_pictures_coco_json_and_class_maps(task, made, pictures, tmp_path)
     assert np.array_equal(np.asarray(mask), class_map)
     areas = {r['category_id'] - 1: r['area'] for r in found['annotations'] if r['image_id'] == 1}
     assert areas == dict(zip(*(values.tolist() for values in np.unique(class_map, return_counts=True))))
+
+
+def test_the_least_score_is_the_documented_one():
+    default = inspect.signature(predict).parameters['score_thr'].default
+    assert f'drawn and written, {default} by default' in (ROOT / 'docs' / 'predict.md').read_text()
+    assert f'least score of a detection (default: {default})' in call_tool(TOOL, '--help').stdout
 
 
 def test_a_file_that_is_no_picture_is_named_and_the_others_go_on(made, pictures, tmp_path):
