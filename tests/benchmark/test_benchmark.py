@@ -206,6 +206,14 @@ def test_without_the_reference_the_first_row_is_it():
     assert [other.ratio for other in result.rows] == [1.0, 0.5]
 
 
+def test_a_short_call_is_repeated_for_the_least_time(monkeypatch):
+    """One call before, and then the median of those that it takes."""
+    timer = Timer(rounds=1, warmup=0, min_time=1.0, seed=0, device='cpu')
+    seconds = iter([9.0, 0.2, 0.4, 0.3, 0.2, 9.0])
+    monkeypatch.setattr(timer, '_time', lambda run: next(seconds))
+    assert timer.measure({'a': None}, 'a title') == {'a': [0.25]}
+
+
 def test_rounds_are_interleaved():
     calls = []
     timer = Timer(rounds=3, warmup=0, min_time=0, seed=0, device='cpu')
