@@ -7,6 +7,7 @@ notice is a hole in them. ``python benchmarks/mutants.py`` prints a line for eac
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE)
 
 
 class Mutant(NamedTuple):
@@ -161,7 +163,8 @@ def is_noticed(mutant: Mutant, project: Path) -> bool:
         result = subprocess.run([*command, *tests], cwd=project, env=env, capture_output=True, text=True)
     finally:
         path.write_text(text, encoding='utf-8')
-    if result.returncode > 2:  # of pytest: 0 passed, 1 failed, 2 stopped at an import; a crash is below 0
+    # Of pytest: passed, failed, stopped at an import; or it crashed. Without memory it would be killed.
+    if result.returncode not in (0, 1, 2, *(-number for number in CRASHES)):
         sys.exit(f'pytest ended with {result.returncode}:\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}')
     by = [
         line.split()[1].partition('::')[2]

@@ -2,7 +2,7 @@
 
 Runs on the system's Python with nothing installed. Each finished step leaves a stamp in the environment, so that an
 interrupted set-up goes on where it stopped. Packages are installed by uv, in a third of pip's time. Where uv fails, pip
-is tried: networks that pip knows how to use are often new to uv.
+is tried: pip works in some networks where uv does not.
 """
 
 import argparse
@@ -219,7 +219,7 @@ def run_step(venv: Path, step: Step, heading: str) -> None:
     status = run_logged(step.command, step, log)
     if status and UV_INSTALL in ' '.join(step.command):
         print('      uv failed: trying pip, which takes longer', flush=True)
-        status = run_logged(as_pip(step.command), step, log)
+        status = run_logged(as_pip(step.command), step, log, mode='a')  # uv's words stay
     if status:
         tail = log.read_text(errors='replace').splitlines()[-15:]
         fail(
@@ -240,12 +240,12 @@ def as_pip(command: list[str]) -> list[str]:
     return [python, '-m', 'pip', 'install', '--disable-pip-version-check', *arguments]
 
 
-def run_logged(command: list[str], step: Step, log: Path) -> int:
+def run_logged(command: list[str], step: Step, log: Path, mode: str = 'w') -> int:
     """Run a step's command, its output into the log; the time and what the log says last onto the screen."""
     env = {**list_package_sources(command[0]), **os.environ, **step.env, 'PYTHONUNBUFFERED': '1'}
     env.pop('PYTHONDONTWRITEBYTECODE', None)  # the check leaves compiled what everything imports
     start, screen = time.monotonic(), sys.stdout.isatty()
-    with open(log, 'w') as out:
+    with open(log, mode) as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=ROOT)
         while True:
             try:

@@ -52,8 +52,8 @@ class NextViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
             self._given.pop(name, None)
         if self._given:
             raise UserError(
-                f'{LAYER_DECAY}: paramwise_cfg has unknown keys: {", ".join(self._given)}. Keys of another constructor '
-                'go with --cfg-options optim_wrapper.paramwise_cfg._delete_=True'
+                f'{LAYER_DECAY}: paramwise_cfg has unknown keys: {", ".join(self._given)}. To leave out those of '
+                'another constructor, add optim_wrapper.paramwise_cfg._delete_=True to --cfg-options, beside the rate'
             )
         # The base class asks for parameters only where there is something that concerns single ones.
         self.paramwise_cfg = dict(rate=self._rate)

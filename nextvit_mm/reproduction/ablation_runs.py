@@ -76,8 +76,8 @@ def train_rows(
             done = read_result(folder)
             if done['settings'] != settings[task]:
                 raise UserError(
-                    f'{folder} was run with other settings ({done["settings"]}): remove it, or choose '
-                    'another --work-dir'
+                    f'{folder} was run with other settings ({done["settings"]}, not {settings[task]}): remove it, or '
+                    'choose another --work-dir'
                 )
             print(f'{title}: done before, {done["metric"]:.1f} %', flush=True)
             continue

@@ -1,5 +1,6 @@
 """What ends a run before its time, and leaves it so that it can go on."""
 
+import atexit
 import contextlib
 import errno
 import functools
@@ -167,9 +168,11 @@ def protect_workers(loader: DataLoader) -> None:
     """Let the processes of a loader, which it has not started yet, outlive a signal to the whole group."""
     if loader.num_workers:
         loader.worker_init_fn = functools.partial(_outlive_signals, init=loader.worker_init_fn)
-        # Python ends those that are left by such a signal, and would wait for them. This comes before, at the end of
-        # any process, also of one that multiprocessing has started; at 10 its queues close, which tell them to end.
+        # Python ends those that are left by such a signal, and would wait for them. These come before. A process that
+        # multiprocessing has started has only the second, at 10 of which the queues close. In any other process torch
+        # has marked the exit by then, and would end nothing.
         left = weakref.ref(loader)
+        atexit.register(lambda: _end_workers_of(left()))
         multiprocessing.util.Finalize(None, lambda: _end_workers_of(left()), exitpriority=11)
 
 

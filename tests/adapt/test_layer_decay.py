@@ -55,7 +55,7 @@ def test_a_rate_for_groups_of_layers_leaves_the_first_depth_what_it_leaves_their
     'groups, words',
     [
         ({}, 'must lie in'),
-        (dict(decay_rate=0.5, depth=3), 'unknown keys: depth. Keys of another constructor go with .*_delete_=True'),
+        (dict(decay_rate=0.5, depth=3), 'unknown keys: depth. To leave out those .*_delete_=True'),
         (dict(decay_rate=0.5, num_layers=0), 'num_layers must be a number above 0, not 0'),
     ],
 )

@@ -246,7 +246,8 @@ run_command(command, parser)
 @pytest.mark.parametrize('what', ['all', 'one', 'bug'])
 def test_one_process_speaks_and_all_end(tmp_path, what, start_two):
     (tmp_path / 'tool.py').write_text(FAILING)
-    done = start_two(tmp_path / 'tool.py', what, '--launcher', 'pytorch', launcher=FORKS, check=False)
+    launcher = TORCHRUN if what == 'one' else FORKS
+    done = start_two(tmp_path / 'tool.py', what, '--launcher', 'pytorch', launcher=launcher, check=False)
     assert done.returncode
     ours, banner = done.stderr.split('ChildFailedError', 1)
     cause = dict(all='no data', one='no data here (process 1 of 2', bug='ValueError: a mistake')[what]

@@ -129,7 +129,7 @@ def test_a_signal_to_all_processes_leaves_those_that_load_pictures(name, tmp_pat
 def test_an_exit_does_not_wait_for_processes_that_load_pictures(run_fresh):
     """Those of a loader that is read after the run, and not to its end."""
     code = """
-import multiprocessing
+import atexit, multiprocessing
 from torch.utils.data import DataLoader
 from nextvit_mm.training import stopping
 stopping.WORKERS_GRACE = 1
@@ -147,7 +147,7 @@ process = multiprocessing.get_context('fork').Process(target=run)
 process.start()
 process.join()
 run()
-multiprocessing.util._exit_function()
+atexit._run_exitfuncs()
 """
     # Not that of the signal, after WORKERS_GRACE: at the end of a process that another started, and of any other.
     assert run_fresh(code).stdout.count('exit codes [0]') == 2
