@@ -26,11 +26,11 @@ class Case(NamedTuple):
     cfg: Config
 
 
-def tiny_config(kind: str, digits: Path = None) -> Config:
+def tiny_config(kind: str, digits: Path = None, arch: dict = TINY) -> Config:
     """A config of a kind of model with the smallest backbone, and with data where a folder of digits is given."""
     cfg = Config.fromfile(ROOT / 'configs' / BASES[kind])
     widths = [32, 64, 128, 128]
-    cfg.model.backbone.update(arch=TINY, init_cfg=None)
+    cfg.model.backbone.update(arch=arch, init_cfg=None)
     if kind == 'detection':
         cfg.model.neck.update(in_channels=widths, out_channels=32)
         cfg.model.rpn_head.update(in_channels=32, feat_channels=32)
@@ -89,8 +89,8 @@ def build(cfg: Config) -> torch.nn.Module:
     return model
 
 
-def make_case(kind: str, folder: Path, digits: Path) -> Case:
-    cfg = tiny_config(kind, digits)
+def make_case(kind: str, folder: Path, digits: Path, arch: dict = TINY) -> Case:
+    cfg = tiny_config(kind, digits, arch)
     cfg.dump(folder / f'{kind}.py')
     torch.save(dict(state_dict=build(cfg).state_dict(), meta={}), folder / f'{kind}.pth')
     return Case(str(folder / f'{kind}.py'), str(folder / f'{kind}.pth'), cfg)

@@ -116,16 +116,20 @@ def test_rows_train_on_the_demo_data(digits, tmp_path, capsys):
         'train_dataloader.batch_size': 2,
         'model.data_preprocessor.size': (64, 64),
     }
-    for _ in range(2):  # the second time it is done before
+
+    def train(cfg_options: dict) -> None:
         ablation_runs.train_rows(
             [8],
             ['segmentation'],
             str(digits),
             str(tmp_path),
-            cfg_options=options,
+            cfg_options=cfg_options,
             configs=['table8_r000'],
             digits=DigitsConfig(train=8, val=4, size=64),
         )
+
+    for _ in range(2):  # the second time it is done before
+        train(options)
     folder = tmp_path / 'segmentation' / 'table8_r000' / 'seed0'
     result = ablation_runs.read_result(folder)
     assert (result['iterations'], result['batch_size']) == (2, 2) and 0 <= result['metric'] <= 100
@@ -134,15 +138,7 @@ def test_rows_train_on_the_demo_data(digits, tmp_path, capsys):
     for found, given in ((text, {}), (older, options)):
         (folder / ablation_runs.RESULT).write_text(found)
         with pytest.raises(UserError, match='was run with other settings'):
-            ablation_runs.train_rows(
-                [8],
-                ['segmentation'],
-                str(digits),
-                str(tmp_path),
-                cfg_options=given,
-                configs=['table8_r000'],
-                digits=DigitsConfig(train=8, val=4, size=64),
-            )
+            train(given)
     assert not list(folder.glob('*.pth')) and 'done before' in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ import pytest
 from nextvit_mm.errors import UserError
 from nextvit_mm.visualization import commands
 from nextvit_mm.visualization.options import FeaturesOptions, HeatmapOptions, SpectrumOptions
-from tests.conftest import ROOT, call_tool
+from tests.conftest import GROUPED, ROOT, call_tool
 from tests.deploy.conftest import make_case
 
 TOOL = ROOT / 'tools' / 'visualize.py'
@@ -58,12 +58,13 @@ def test_spectrum_beside_others(cases, tmp_path):
 
 
 @pytest.mark.slow
-def test_branches_are_told_in_figures(cases, tmp_path):
+def test_branches_are_told_in_figures(digits, tmp_path):
+    case = make_case('semantic_fpn', tmp_path, digits, GROUPED)
     out = tmp_path / 'branches.png'
-    result = call_tool(TOOL, 'spectrum', *cases['semantic_fpn'][:2], '--branches', '--count', '3', '--out', out)
+    result = call_tool(TOOL, 'spectrum', *case[:2], '--branches', '--count', '3', '--out', out)
     check_sheet(out)
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith('    stage ')]
-    assert [row[1] + row[3] for row in rows] == ['2,1', '4,1'] * 2
+    assert [row[1] + row[3] for row in rows] == ['2,2', '3,2', '3,4', '4,2'] * 2
     for row in rows:
         assert all(0 <= float(share) <= 100 for share in row[5:9]) and ' of 3' in ' '.join(row)
 
